@@ -1,0 +1,56 @@
+// GOMAXPROCS is given to us; without this, Go's runtime keeps the files of the
+// CPU cgroup open all the same.
+//
+//go:debug containermaxprocs=0
+
+// Command containerd-shim-cleat-v2 runs containers for containerd. This file
+// finds out which action was asked; nothing else.
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/bootstrap/cleanup"
+	"github.com/cleatrun/cleat/shim/bootstrap/introspect"
+)
+
+// Set by the linker.
+var version, revision string
+
+func main() {
+	bootstrap.Release, bootstrap.Revision = version, revision
+	call, err := bootstrap.Parse(os.Args)
+	if err == nil {
+		err = run(call)
+	}
+	if err != nil {
+		os.Stderr.WriteString(call.Fail(err))
+		os.Exit(1)
+	}
+}
+
+func run(call bootstrap.Call) error {
+	switch call.Action {
+	case bootstrap.Start:
+		return call.Start(os.Stdin, bootstrap.Stdout)
+	case bootstrap.Delete:
+		return cleanup.Delete(call, bootstrap.Stdout, os.Stderr)
+	case bootstrap.Info:
+		return introspect.Info(call, os.Stdin, bootstrap.Stdout)
+	case bootstrap.Version:
+		_, err := io.WriteString(bootstrap.Stdout, call.Version())
+		return err
+	default:
+		daemon, err := call.Daemon()
+		if err != nil {
+			return err
+		}
+		return serve(daemon)
+	}
+}
+
+// serve is replaced by shim.Serve.
+var serve = func(bootstrap.Daemon) error { return errors.New("this build serves no containers") }

@@ -1,0 +1,209 @@
+// Package daemon runs a private containerd: root, state, sockets, configuration
+// and PATH of its own, in a place (package place) that is removed with all that
+// was ever started in it. It can be killed and started again like a real one,
+// and it is used like a real one: with ctr, the Go client, and by talking to
+// its shims.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/place"
+	"github.com/cleatrun/cleat/integration/tools"
+)
+
+// Config is what a daemon is made from.
+type Config struct {
+	Tools tools.Tools
+
+	// Runtime is the one that Client uses for containers that name none.
+	Runtime string
+
+	// Path holds folders that containerd searches for shims and OCI
+	// runtimes before Tools.Dir.
+	Path []string
+
+	// Image is an image in a file that is imported at the start, "" for none.
+	Image string
+
+	// Debug makes containerd and, through it, the shims verbose.
+	Debug bool
+}
+
+// readyTime bounds the start of containerd. It takes a third of a second on an
+// idle machine.
+const readyTime = 60 * time.Second
+
+// Daemon is one private containerd. Its methods may be called concurrently,
+// but for those that end or start it.
+type Daemon struct {
+	*place.Place
+
+	config Config
+	log    *os.File
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when cmd has been waited for
+
+	mu       sync.Mutex
+	client   *containerd.Client
+	baseline []string // records of containerd that are there without any container
+}
+
+// Start makes a place and runs a containerd in it. The caller ends it with
+// Remove.
+func Start(ctx context.Context, config Config) (*Daemon, error) {
+	p, err := place.New()
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{Place: p, config: config}
+	if err := d.prepare(ctx); err != nil {
+		return nil, errors.Join(err, d.Remove())
+	}
+	return d, nil
+}
+
+func (d *Daemon) prepare(ctx context.Context) error {
+	if err := os.WriteFile(d.Path("config.toml"), d.configuration(), 0o644); err != nil {
+		return err
+	}
+	var err error
+	if d.log, err = os.OpenFile(d.Path("containerd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
+		return err
+	}
+	if err := d.Run(ctx); err != nil {
+		return err
+	}
+	if d.config.Image != "" {
+		if out, err := d.Ctr(ctx, "images", "import", d.config.Image).CombinedOutput(); err != nil {
+			return fmt.Errorf("import %s: %w: %s", d.config.Image, err, out)
+		}
+	}
+	return d.remember(ctx)
+}
+
+// Address is containerd's socket.
+func (d *Daemon) Address() string { return d.Path("c.sock") }
+
+// PID is the process that Run started last.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Run starts containerd, for the first time or after Kill, and returns when it
+// serves.
+func (d *Daemon) Run(ctx context.Context) error {
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: d.Path("ready"), Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("listen for containerd's word that it is ready: %w", err)
+	}
+	defer os.Remove(d.Path("ready"))
+	defer ready.Close()
+
+	cmd := exec.Command(d.config.Tools.Containerd, "--config", d.Path("config.toml"))
+	cmd.Dir = d.Dir
+	cmd.Env = append(d.Environ(append(d.config.Path, d.config.Tools.Dir)...), "NOTIFY_SOCKET="+d.Path("ready"))
+	cmd.Stdout, cmd.Stderr = d.log, d.log
+	// Ctrl-C in the terminal is for our owner, which then removes the place.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the process, which the place ends
+		cmd.Wait()
+		close(ended)
+	}()
+	d.cmd, d.ended = cmd, ended
+
+	said := make(chan error, 1)
+	go func() { // ends at the deadline, when the socket is closed, or before
+		said <- waitReady(ready)
+	}()
+	select {
+	case err := <-said:
+		if err != nil {
+			return fmt.Errorf("wait for containerd: %w\n%s", err, d.Log())
+		}
+		return nil
+	case <-ended:
+		return fmt.Errorf("containerd ended at once: %s\n%s", cmd.ProcessState, d.Log())
+	case <-ctx.Done():
+		return fmt.Errorf("wait for containerd: %w", ctx.Err())
+	}
+}
+
+// waitReady reads what a daemon tells a service manager (sd_notify(3)) until
+// it says that it is ready.
+func waitReady(conn *net.UnixConn) error {
+	conn.SetReadDeadline(time.Now().Add(readyTime))
+	message := make([]byte, 4096)
+	for {
+		n, err := conn.Read(message)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(message[:n])) {
+			if strings.TrimSpace(line) == "READY=1" {
+				return nil
+			}
+		}
+	}
+}
+
+// Kill ends containerd by SIGKILL, as a crash or the OOM killer would. Shims
+// and containers go on.
+func (d *Daemon) Kill() error {
+	d.closeClient()
+	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill containerd: %w", err)
+	}
+	<-d.ended
+	return nil
+}
+
+// Stop ends containerd by SIGTERM, as its service manager would. Shims and
+// containers go on.
+func (d *Daemon) Stop() error {
+	d.closeClient()
+	if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop containerd: %w", err)
+	}
+	select {
+	case <-d.ended:
+		return nil
+	case <-time.After(readyTime):
+		return fmt.Errorf("containerd (process %d) does not end", d.PID())
+	}
+}
+
+// Remove ends containerd and everything it ever started, and removes the place.
+func (d *Daemon) Remove() error {
+	d.closeClient()
+	err := d.Place.Remove()
+	if d.cmd != nil {
+		<-d.ended
+	}
+	if d.log != nil {
+		d.log.Close()
+	}
+	return err
+}
+
+// Log is what containerd and the shims have written so far.
+func (d *Daemon) Log() string {
+	text, err := os.ReadFile(d.Path("containerd.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}

@@ -1,0 +1,167 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the entries that the shim keeps in a bundle. The first four are
+// also read and written by containerd's own shim.
+const (
+	optionsFile = "options.json"
+	runtimeFile = "runtime"
+	exitFile    = "exit.json"
+	initPidFile = "init.pid"
+	addressFile = "address"
+	configFile  = "config.json"
+)
+
+// maxRecord bounds what is read of a small bundle file that others may have
+// written.
+const maxRecord = 1 << 20
+
+// Bundle is the folder of one container.
+type Bundle string
+
+// Exit is what is known of the end of a container's init process. Timestamp,
+// Pid and Status have the names under which containerd's own shim keeps them.
+type Exit struct {
+	Timestamp time.Time
+	Pid       int
+	Status    int
+	// Signal is the number of the signal that ended the process, or 0.
+	Signal int `json:",omitempty"`
+	// OOM tells that the kernel's OOM killer took a process of the container.
+	OOM bool `json:",omitempty"`
+	// Deleted tells that the runtime's state, the root filesystem and the
+	// cgroup are gone: nothing is left for the delete action to do.
+	Deleted bool `json:",omitempty"`
+}
+
+// Path of an entry of the bundle.
+func (b Bundle) Path(name string) string { return filepath.Join(string(b), name) }
+
+// Rootfs is where the root filesystem is mounted.
+func (b Bundle) Rootfs() string { return b.Path("rootfs") }
+
+// Work is containerd's folder for the container that outlives a reboot; a
+// link in the bundle.
+func (b Bundle) Work() string { return b.Path("work") }
+
+// InitPidFile is where the runtime writes the pid of the init process.
+func (b Bundle) InitPidFile() string { return b.Path(initPidFile) }
+
+// WriteOptions keeps the options for the delete action, which is given none.
+func (b Bundle) WriteOptions(o Options) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if err := b.replace(optionsFile, data); err != nil {
+		return err
+	}
+	return b.replace(runtimeFile, []byte(o.BinaryName))
+}
+
+// ReadOptions of an earlier WriteOptions. No file is no error: a shim that
+// died early wrote none.
+func (b Bundle) ReadOptions() (Options, error) {
+	var o Options
+	data, err := b.read(optionsFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	if err := json.Unmarshal(data, &o); err != nil {
+		return o, fmt.Errorf("%s: %w", b.Path(optionsFile), err)
+	}
+	return o, nil
+}
+
+// WriteExit records the end of the init process. The record survives a crash
+// of the shim, not of the host, so it is not synced.
+func (b Bundle) WriteExit(e Exit) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return b.replace(exitFile, data)
+}
+
+// ReadExit returns the recorded end of the init process, or fs.ErrNotExist.
+func (b Bundle) ReadExit() (Exit, error) {
+	var e Exit
+	data, err := b.read(exitFile)
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		return e, fmt.Errorf("%s: %w", b.Path(exitFile), err)
+	}
+	return e, nil
+}
+
+// WriteAddress keeps the shim's socket address, which containerd 1.7 and the
+// daemon's migration read.
+func (b Bundle) WriteAddress(address string) error {
+	return b.replace(addressFile, []byte(address))
+}
+
+// ReadAddress returns what WriteAddress kept.
+func (b Bundle) ReadAddress() (string, error) {
+	data, err := b.read(addressFile)
+	return string(data), err
+}
+
+// replace writes a file of the bundle so that a reader sees the old or the
+// new content, never a part.
+func (b Bundle) replace(name string, data []byte) error {
+	temp := b.Path("." + name)
+	if err := os.WriteFile(temp, data, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, b.Path(name)); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+func (b Bundle) read(name string) ([]byte, error) {
+	return readBounded(b.Path(name), maxRecord)
+}
+
+// readBounded reads a regular file of at most limit bytes. It follows no link
+// and never blocks on a FIFO.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return data, nil
+}

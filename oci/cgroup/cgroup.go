@@ -1,0 +1,244 @@
+// Package cgroup knows the cgroup of one container: what it uses, which
+// processes are in it, how to end them all, and whether the kernel killed any
+// of them for want of memory.
+//
+// Statistics come from github.com/containerd/cgroups/v3. What that library does
+// not have is read and written here by hand: the OOM counters and their live
+// watch, process lists that bear groups vanishing under them, and a kill that
+// is bounded and cannot hit a stranger.
+//
+// This file holds the Group itself: where its directories are, and its state as
+// plain data. stat.go reads usage, procs.go lists processes, kill.go ends them,
+// oom.go and watch.go tell about OOM kills, hierarchy.go finds the mounts.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Mode says which of the kernel's two cgroup interfaces a Group is on.
+type Mode string
+
+const (
+	// V1 is the legacy interface, one hierarchy for each controller. A hybrid
+	// host (v1 controllers and an empty v2 hierarchy beside them) is V1 too.
+	V1 Mode = "v1"
+	// V2 is the unified hierarchy.
+	V2 Mode = "v2"
+)
+
+// State is all that is needed to go on with a Group in another process image.
+// It is plain data and safe to marshal as JSON.
+type State struct {
+	Mode Mode `json:"mode"`
+	// Root is the directory below which the hierarchies are mounted (V1), or
+	// the mount point of the unified one (V2).
+	Root string `json:"root"`
+	// Paths are the group's paths relative to their hierarchy, each beginning
+	// with "/", by name of the controller (V1), or under "" (V2).
+	Paths map[string]string `json:"paths"`
+	// OOM is what is known about OOM kills.
+	OOM OOMState `json:"oom"`
+	// Sample is the last sample of Stat in its wire format, nil if none was
+	// taken.
+	Sample []byte `json:"sample,omitempty"`
+}
+
+// Group is the cgroup of one container. It keeps at most two files open: the
+// OOM counter and, on V1, the event descriptor of a watch. It does not own the
+// cgroup itself, which the OCI runtime makes and removes. Safe for concurrent
+// use.
+type Group struct {
+	mode  Mode
+	root  string
+	paths map[string]string
+
+	v1 cgroup1.Cgroup   // V1 only
+	v2 *cgroup2.Manager // V2 only
+
+	oom oomCounter
+
+	mu     sync.Mutex // protects what follows
+	sample any        // last result of Stat, never changed once stored
+	watch  *watch
+	closed bool
+}
+
+// Load finds the cgroup of the process pid from /proc/<pid>/cgroup and opens
+// its OOM counter. Kills that happened before are counted as seen.
+//
+// The error is errdefs.ErrNotFound when there is no such process or its cgroup
+// is gone. The caller owns the Group and calls Close.
+func Load(pid int) (*Group, error) {
+	if pid <= 0 {
+		return nil, fmt.Errorf("load cgroup of pid %d: not a process id: %w", pid, errdefs.ErrInvalidArgument)
+	}
+	controllers, unified, err := cgroups.ParseCgroupFileUnified(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		if isGone(err) {
+			return nil, fmt.Errorf("load cgroup of pid %d: no such process: %w", pid, errdefs.ErrNotFound)
+		}
+		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)
+	}
+	var s State
+	if cgroups.Mode() == cgroups.Unified {
+		s, err = stateV2(unifiedMount, unified)
+	} else {
+		s, err = stateV1(controllers)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)
+	}
+	g, err := open(s)
+	if err != nil {
+		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)
+	}
+	g.oom.begin()
+	return g, nil
+}
+
+// Restore makes the Group that s describes. The cgroup may be gone by now; then
+// the last sample and the last OOM counter are all that is left. A watch is not
+// restored: call WatchOOM again.
+func Restore(s State) (*Group, error) {
+	g, err := open(s)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("restore cgroup: %w", err)
+	}
+	g.oom.restore(s.OOM)
+	g.sample, err = unmarshalSample(s.Mode, s.Sample)
+	if err != nil {
+		g.Close()
+		return nil, fmt.Errorf("restore cgroup: %w", err)
+	}
+	return g, nil
+}
+
+// open makes a Group and opens what it keeps open. When the cgroup is gone it
+// returns the Group together with errdefs.ErrNotFound.
+func open(s State) (*Group, error) {
+	g := &Group{mode: s.Mode, root: s.Root, paths: s.Paths}
+	var err error
+	switch s.Mode {
+	case V1:
+		err = g.openV1()
+	case V2:
+		err = g.openV2()
+	default:
+		return nil, fmt.Errorf("unknown cgroup mode %q: %w", s.Mode, errdefs.ErrInvalidArgument)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	g.oom.open(g)
+	return g, err
+}
+
+func (g *Group) openV1() error {
+	subsystems, err := v1Hierarchy(g.root, g.paths)
+	if err != nil {
+		return err
+	}
+	path := func(name cgroup1.Name) (string, error) {
+		if p, ok := g.paths[string(name)]; ok {
+			return p, nil
+		}
+		return "", cgroup1.ErrControllerNotActive
+	}
+	g.v1, err = cgroup1.Load(path, cgroup1.WithHierarchy(subsystems), func(c *cgroup1.InitConfig) error {
+		c.InitCheck = cgroup1.AllowAny
+		return nil
+	})
+	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
+		return fmt.Errorf("cgroup %s is gone: %w", g.paths[g.procsController()], errdefs.ErrNotFound)
+	}
+	return err
+}
+
+func (g *Group) openV2() error {
+	m, err := cgroup2.Load(g.paths[""], cgroup2.WithMountpoint(g.root))
+	if err != nil {
+		return fmt.Errorf("cgroup path %q: %w: %w", g.paths[""], err, errdefs.ErrInvalidArgument)
+	}
+	g.v2 = m
+	if _, err := os.Lstat(g.dir("")); isGone(err) {
+		return fmt.Errorf("cgroup %s is gone: %w", g.paths[""], errdefs.ErrNotFound)
+	}
+	return nil
+}
+
+// State returns what Restore needs. It reads nothing from the kernel but the
+// OOM counter.
+func (g *Group) State() State {
+	g.mu.Lock()
+	sample := g.sample
+	g.mu.Unlock()
+	return State{
+		Mode:   g.mode,
+		Root:   g.root,
+		Paths:  g.paths,
+		OOM:    g.oom.state(),
+		Sample: marshalSample(sample),
+	}
+}
+
+// Close ends a watch and closes the files. It leaves the cgroup and its
+// processes alone. The last sample and the last OOM counter stay readable.
+func (g *Group) Close() error {
+	g.mu.Lock()
+	w := g.watch
+	g.watch, g.closed = nil, true
+	g.mu.Unlock()
+	if w != nil {
+		w.stop()
+	}
+	g.oom.close()
+	return nil
+}
+
+// dir is the directory of the group in the hierarchy of a controller, "" on V2.
+// The result is "" when the group has no such controller.
+func (g *Group) dir(controller string) string {
+	p, ok := g.paths[controller]
+	if !ok {
+		return ""
+	}
+	return filepath.Join(g.root, controller, p)
+}
+
+// procsController is the controller whose hierarchy is asked for processes. On
+// V1 any would do, since the runtime puts the container in all of them; the
+// order prefers those that nobody but the runtime moves processes in.
+func (g *Group) procsController() string {
+	if g.mode == V2 {
+		return ""
+	}
+	for _, c := range []string{"pids", "freezer", "devices", "memory", "cpuacct", "cpu", "systemd"} {
+		if p, ok := g.paths[c]; ok && p != "/" {
+			return c
+		}
+	}
+	for c, p := range g.paths {
+		if p != "/" {
+			return c
+		}
+	}
+	return "pids"
+}
+
+// isGone tells whether err is what the kernel answers for a cgroup (or process)
+// that has been removed: ENOENT for its path, ENODEV for a file of it that was
+// open before, ESRCH for files of a process that has ended.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)
+}

@@ -1,0 +1,148 @@
+package cgroup
+
+// This file finds out where cgroup hierarchies are mounted, and turns the lines
+// of /proc/<pid>/cgroup (cgroups(7)) into directories there.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/errdefs"
+)
+
+const unifiedMount = "/sys/fs/cgroup"
+
+// v1Mounts are the mounted v1 hierarchies of this mount namespace. They are
+// read once: the library reads mountinfo once for each controller and each
+// Load, which on a node with hundreds of containers is megabytes of text.
+type v1Mounts struct {
+	root string
+	// tops are the cgroups that are mounted, by controller: "/" on a host,
+	// something longer in a container that was given a part of the tree.
+	tops map[string]string
+}
+
+var readV1Mounts = sync.OnceValues(func() (v1Mounts, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return v1Mounts{}, err
+	}
+	m := parseV1Mounts(string(b))
+	if m.root == "" {
+		return m, fmt.Errorf("no cgroup hierarchy is mounted: %w", errdefs.ErrNotFound)
+	}
+	return m, nil
+})
+
+// parseV1Mounts reads proc_pid_mountinfo(5):
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+//
+// The first mount of a controller counts.
+func parseV1Mounts(mountinfo string) v1Mounts {
+	m := v1Mounts{tops: make(map[string]string)}
+	for line := range strings.Lines(mountinfo) {
+		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
+		if !ok {
+			continue
+		}
+		mount, fs := strings.Fields(before), strings.Fields(after)
+		if len(mount) < 5 || len(fs) < 3 || fs[0] != "cgroup" {
+			continue
+		}
+		if m.root == "" {
+			m.root = filepath.Dir(mount[4])
+		}
+		for option := range strings.SplitSeq(fs[2], ",") {
+			if _, ok := m.tops[option]; !ok {
+				m.tops[option] = mount[3]
+			}
+		}
+	}
+	return m
+}
+
+// stateV1 describes the group with these paths, as /proc/<pid>/cgroup names
+// them, leaving out the hierarchies that are not mounted or do not have it.
+func stateV1(controllers map[string]string) (State, error) {
+	mounts, err := readV1Mounts()
+	if err != nil {
+		return State{}, err
+	}
+	s := State{Mode: V1, Root: mounts.root, Paths: make(map[string]string, len(controllers))}
+	for name, path := range controllers {
+		top, ok := mounts.tops[name]
+		if !ok {
+			continue
+		}
+		name = strings.TrimPrefix(name, "name=")
+		path = belowTop(top, path)
+		if _, err := os.Lstat(filepath.Join(s.Root, name, path)); err != nil {
+			continue
+		}
+		s.Paths[name] = path
+	}
+	if len(s.Paths) == 0 {
+		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)
+	}
+	return s, nil
+}
+
+// belowTop is the path of a cgroup as seen below a mount of the cgroup top.
+func belowTop(top, path string) string {
+	rel, err := filepath.Rel(top, path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return filepath.Join("/", path)
+	}
+	return filepath.Join("/", rel)
+}
+
+func stateV2(root, path string) (State, error) {
+	if path == "" {
+		return State{}, fmt.Errorf("not in the unified hierarchy: %w", errdefs.ErrNotFound)
+	}
+	// A process whose cgroup was removed while it was a zombie.
+	path = strings.TrimSuffix(path, " (deleted)")
+	return State{Mode: V2, Root: root, Paths: map[string]string{"": filepath.Join("/", path)}}, nil
+}
+
+// v1Hierarchy gives the library the controllers that have statistics, as far
+// as the group has them. The others would only cost an lstat and a goroutine.
+func v1Hierarchy(root string, paths map[string]string) (cgroup1.Hierarchy, error) {
+	all := []cgroup1.Subsystem{
+		cgroup1.NewPids(root),
+		cgroup1.NewCpu(root),
+		cgroup1.NewCpuacct(root),
+		cgroup1.NewMemory(root, cgroup1.OptionalSwap()),
+		cgroup1.NewBlkio(root),
+		cgroup1.NewRdma(root),
+	}
+	if _, ok := paths["hugetlb"]; ok {
+		h, err := cgroup1.NewHugetlb(root)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("sizes of huge pages: %w", err)
+		}
+		if err == nil {
+			all = append(all, h)
+		}
+	}
+	var active []cgroup1.Subsystem
+	for _, s := range all {
+		if _, ok := paths[string(s.Name())]; ok {
+			active = append(active, s)
+		}
+	}
+	if len(active) == 0 {
+		// Load must have one to look at, or it takes the group for deleted.
+		for name := range paths {
+			active = append(active, cgroup1.NewNamed(root, cgroup1.Name(name)))
+			break
+		}
+	}
+	return func() ([]cgroup1.Subsystem, error) { return active, nil }, nil
+}

@@ -1,0 +1,168 @@
+// Package child owns the child processes of the shim: each has one owner that
+// reaps exactly it, through a pidfd, without a thread that waits.
+//
+// Kernel facts, decided here once: pidfd_open(2) came with Linux 5.3,
+// waitid(P_PIDFD) with 5.4, and a pidfd becomes readable when its process has
+// ended, which is what the netpoller waits for.
+package child
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	// Status is the exit code, or 128 plus the number of the signal.
+	Status int
+	// Signal that ended the process, or 0.
+	Signal syscall.Signal
+	// At is when it was reaped.
+	At time.Time
+}
+
+// Child is a process of which this shim is the parent or, as child subreaper,
+// the foster parent.
+type Child struct {
+	PID   int
+	pidfd *os.File
+}
+
+// Adopt makes the caller the owner of pid, a child that something else
+// launched and left to us. It must be called before the launch it came from
+// is ended (see Launching): until then nobody else reaps it, so the number
+// cannot have been given to another process.
+func Adopt(pid int) (*Child, error) {
+	family.own(pid)
+	fd, err := unix.PidfdOpen(pid, unix.O_NONBLOCK)
+	if err != nil {
+		family.disown(pid)
+		return nil, fmt.Errorf("open pidfd of process %d: %w", pid, err)
+	}
+	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// Wait reaps the process as soon as it has ended. It is called once, by the
+// owner. A process that is not a child of the shim any more (its runtime does
+// not leave it to us) ends with an error.
+func (c *Child) Wait() (Exit, error) {
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return Exit{}, err
+	}
+	var exit Exit
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		var done bool
+		exit, done, failed = reap(int(fd))
+		return done
+	})
+	family.disown(c.PID)
+	if err != nil {
+		return Exit{}, fmt.Errorf("wait for process %d: %w", c.PID, err)
+	}
+	if failed != nil {
+		return Exit{}, fmt.Errorf("wait for process %d: %w", c.PID, failed)
+	}
+	return exit, nil
+}
+
+// Ended tells whether the process has ended, whether or not it was reaped.
+func (c *Child) Ended() bool {
+	ended := true
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return ended
+	}
+	conn.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			n, err := unix.Poll(poll, 0)
+			if err == unix.EINTR {
+				continue
+			}
+			ended = n > 0
+			return
+		}
+	})
+	return ended
+}
+
+// Signal sends a signal to exactly this process; os.ErrProcessDone when it
+// has ended.
+func (c *Child) Signal(signal syscall.Signal) error {
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return os.ErrProcessDone
+	}
+	sent := os.ErrProcessDone
+	if err := conn.Control(func(fd uintptr) {
+		sent = unix.PidfdSendSignal(int(fd), signal, nil, 0)
+	}); err != nil {
+		return os.ErrProcessDone
+	}
+	if errors.Is(sent, unix.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return sent
+}
+
+// Close gives the pidfd back. A Wait under way ends with an error.
+func (c *Child) Close() error { return c.pidfd.Close() }
+
+// Pidfd for a list of files to be handed over; it stays the Child's.
+func (c *Child) Pidfd() *os.File { return c.pidfd }
+
+// reap takes the exit of the process behind a pidfd; done is false while it
+// runs.
+func reap(pidfd int) (exit Exit, done bool, err error) {
+	var info unix.Siginfo
+	for {
+		err = unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err == unix.EAGAIN {
+		return Exit{}, false, nil
+	}
+	if err != nil {
+		return Exit{}, true, err
+	}
+	pid, status := childFields(&info)
+	if pid == 0 {
+		return Exit{}, false, nil
+	}
+	exit = Exit{Status: status, At: time.Now()}
+	if info.Code != cldExited {
+		exit.Signal = syscall.Signal(status)
+		exit.Status = 128 + status
+	}
+	return exit, true, nil
+}
+
+// cldExited is CLD_EXITED of sigaction(2): the process called exit, si_status
+// is its code; otherwise si_status is a signal.
+const cldExited = 1
+
+// childFields reads si_pid and si_status of the kernel's siginfo_t, whose
+// union begins at the first pointer-aligned place behind three ints
+// (include/uapi/asm-generic/siginfo.h).
+func childFields(info *unix.Siginfo) (pid, status int) {
+	base := unsafe.Pointer(info)
+	union := uintptr(12)
+	if align := unsafe.Sizeof(uintptr(0)); union%align != 0 {
+		union += align - union%align
+	}
+	pid = int(*(*int32)(unsafe.Add(base, union)))
+	status = int(*(*int32)(unsafe.Add(base, union+8)))
+	runtime.KeepAlive(info)
+	return pid, status
+}

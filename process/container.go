@@ -1,0 +1,470 @@
+// Package process is one container and its processes: what is allowed when,
+// how they are launched, how they end, and what is told of them. It knows
+// nothing of RPCs; the OCI runtime is oci's.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+const killSignal = unix.SIGKILL
+
+// Limits bound what a container may take time for.
+type Limits struct {
+	// Operation bounds any state-changing operation as a whole.
+	Operation time.Duration
+	// Console bounds the wait for a terminal after the runtime has ended.
+	Console time.Duration
+	// Drain bounds how long Delete waits for output that somebody still holds
+	// open.
+	Drain time.Duration
+	// ExecHold bounds how long the exit of the init process is held back for
+	// those of the execs.
+	ExecHold time.Duration
+	// Killed bounds the wait for the end of a process after SIGKILL.
+	Killed time.Duration
+}
+
+// DefaultLimits are generous where hosts are slow and short where people wait.
+var DefaultLimits = Limits{
+	Operation: 15 * time.Minute,
+	Console:   10 * time.Second,
+	Drain:     2 * time.Second,
+	ExecHold:  10 * time.Second,
+	Killed:    10 * time.Second,
+}
+
+// Config describes a container to be created.
+type Config struct {
+	ID, Namespace string
+	Bundle        oci.Bundle
+	Options       oci.Options
+	Rootfs        []oci.Mount
+	Stdio         stdio.Spec
+	// Checkpoint is a folder with a checkpoint image to restore from, or empty.
+	Checkpoint string
+	// Publish takes the container's events in order. It must not block.
+	Publish func(Event)
+	Log     func(format string, args ...any)
+	// Limits; the zero value means DefaultLimits.
+	Limits Limits
+}
+
+// Container is one container. All methods are safe for concurrent use.
+type Container struct {
+	ID string
+
+	namespace  string
+	bundle     oci.Bundle
+	rootfs     []oci.Mount
+	checkpoint string
+	limits     Limits
+	publish    func(Event)
+	log        func(format string, args ...any)
+
+	// Set by Create before the container is created, constant afterwards.
+	options         oci.Options
+	runtime         *oci.Runtime
+	ownPIDNamespace bool
+
+	// mu guards what follows and the processes. It is never held over a call
+	// to the OCI runtime.
+	mu           sync.Mutex
+	init         *Process
+	execs        map[string]*Process
+	cgroup       *cgroup.Group
+	oom          bool
+	initGone     bool
+	execsRunning int
+	// execsGone is there while the exit of init waits for the execs' and
+	// closed with the last of these.
+	execsGone chan struct{}
+}
+
+// New returns the container that Create will create. It does nothing yet.
+func New(config Config) *Container {
+	c := &Container{
+		ID:         config.ID,
+		namespace:  config.Namespace,
+		bundle:     config.Bundle,
+		rootfs:     config.Rootfs,
+		checkpoint: config.Checkpoint,
+		options:    config.Options,
+		limits:     config.Limits,
+		publish:    config.Publish,
+		log:        config.Log,
+		execs:      map[string]*Process{},
+	}
+	if c.limits == (Limits{}) {
+		c.limits = DefaultLimits
+	}
+	c.init = newProcess(c, "", config.Stdio)
+	return c
+}
+
+// Create creates the container: root filesystem, standard IO, and an init
+// process that waits for Start. When it fails nothing of it is left.
+func (c *Container) Create(ctx context.Context) error {
+	op := OpCreate
+	if c.checkpoint != "" {
+		op = OpPrepare
+	}
+	return c.init.do(ctx, op, nil, c.create)
+}
+
+func (c *Container) create(ctx context.Context) (_ *Event, err error) {
+	var undo undoing
+	defer func() {
+		if err != nil {
+			undo.all()
+		}
+	}()
+	spec, err := c.bundle.ReadSpec()
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w: %w", c.ID, err, errdefs.ErrInvalidArgument)
+	}
+	c.mu.Lock()
+	c.ownPIDNamespace = spec.OwnPIDNamespace()
+	c.options.SystemdCgroup = c.options.SystemdCgroup || spec.SystemdCgroup()
+	c.runtime = oci.NewRuntime(c.bundle, c.namespace, c.options)
+	c.mu.Unlock()
+	if err := c.bundle.WriteOptions(c.options); err != nil {
+		return nil, fmt.Errorf("create container %s: keep its options: %w", c.ID, err)
+	}
+	if err := oci.MountRootfs(c.bundle, c.rootfs); err != nil {
+		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
+	}
+	undo.later(func() {
+		if err := c.unmount(); err != nil {
+			c.log("container %s: undo its creation: %v", c.ID, err)
+		}
+	})
+	event := &Event{Kind: ContainerCreated, Bundle: c.bundle, Rootfs: c.rootfs, Stdio: c.init.State().Stdio, Checkpoint: c.checkpoint}
+	if c.checkpoint != "" {
+		return event, nil
+	}
+	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s oci.Streams) (int, error) {
+		return c.runtime.Create(ctx, c.ID, s)
+	}); err != nil {
+		return nil, err
+	}
+	event.PID = c.init.State().PID
+	return event, nil
+}
+
+// launchInit makes the init process by a call to the OCI runtime and takes
+// hold of all that belongs to it.
+func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, oci.Streams) (int, error)) error {
+	p := c.init
+	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(true))
+	if err != nil {
+		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
+	}
+	undo.later(func() { streams.Close() })
+	if err := p.useStreams(streams); err != nil {
+		return err
+	}
+	// Until the pid is known and owned, no unknown child may be reaped.
+	launched := child.Launching()
+	defer launched()
+	pid, err := launch(ctx, childStreams(streams))
+	if !leftNothing(err) {
+		undo.later(func() {
+			if err := c.runtime.Delete(context.Background(), c.ID, true); err != nil {
+				c.log("container %s: undo its creation: %v", c.ID, err)
+			}
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.adopt(pid); err != nil {
+		return err
+	}
+	group, err := cgroup.Load(pid)
+	if err != nil {
+		c.log("container %s: no statistics: %v", c.ID, err)
+	} else {
+		c.watchCgroup(group)
+		undo.later(func() { c.dropCgroup() })
+	}
+	attach, cancel := context.WithTimeout(ctx, c.limits.Console)
+	defer cancel()
+	if err := streams.Attach(attach); err != nil {
+		return fmt.Errorf("attach standard IO of container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// leftNothing tells whether a failed launch cannot have left anything with
+// the OCI runtime, or has met a container that is not ours to remove.
+func leftNothing(err error) bool {
+	var missing *exec.Error
+	return err != nil && (errors.As(err, &missing) || strings.Contains(err.Error(), "already exists"))
+}
+
+func (c *Container) watchCgroup(group *cgroup.Group) {
+	c.mu.Lock()
+	c.cgroup = group
+	c.mu.Unlock()
+	if err := group.EnableControllers(); err != nil {
+		c.log("container %s: enable controllers: %v", c.ID, err)
+	}
+	if err := group.WatchOOM(func() { c.checkOOM() }); err != nil {
+		c.log("container %s: watch for OOM: %v", c.ID, err)
+	}
+}
+
+func (c *Container) dropCgroup() {
+	c.mu.Lock()
+	group := c.cgroup
+	c.cgroup = nil
+	c.mu.Unlock()
+	if group != nil {
+		group.Close()
+	}
+}
+
+func (c *Container) unmount() error {
+	if len(c.rootfs) == 0 {
+		return nil
+	}
+	return oci.UnmountRootfs(c.bundle.Rootfs())
+}
+
+func (c *Container) stdioOptions(direct bool) stdio.Options {
+	return stdio.Options{
+		Direct:      direct,
+		UID:         int(c.options.IOUID),
+		GID:         int(c.options.IOGID),
+		Dir:         string(c.bundle),
+		ContainerID: c.ID,
+		Namespace:   c.namespace,
+		Log:         c.log,
+	}
+}
+
+func childStreams(s *stdio.Streams) oci.Streams {
+	if socket := s.ConsoleSocket(); socket != "" {
+		return oci.Streams{ConsoleSocket: socket}
+	}
+	stdin, stdout, stderr := s.Child()
+	return oci.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr}
+}
+
+// Start lets the init process run the container's program.
+func (c *Container) Start(ctx context.Context) error {
+	return c.init.do(ctx, OpStart, nil, func(ctx context.Context) (*Event, error) {
+		if err := c.runtime.Start(ctx, c.ID); err != nil {
+			return nil, err
+		}
+		return &Event{Kind: ContainerStarted, PID: c.init.State().PID}, nil
+	})
+}
+
+// Delete removes a container that has ended or was never started. Asked again
+// after a failure it goes on where it stopped.
+func (c *Container) Delete(ctx context.Context) error {
+	return c.init.do(ctx, OpDelete, nil, c.delete)
+}
+
+func (c *Container) delete(ctx context.Context) (*Event, error) {
+	p := c.init
+	c.mu.Lock()
+	owned, streams := p.child, p.streams
+	c.mu.Unlock()
+	if owned != nil {
+		owned.Signal(killSignal) // created, not started; one that has ended does not mind
+		if err := p.awaitEnd(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if streams != nil {
+		p.drain(ctx, streams)
+	}
+	if err := c.runtime.Delete(ctx, c.ID, false); err != nil {
+		return nil, err
+	}
+	if err := c.unmount(); err != nil {
+		return nil, fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
+	c.dropCgroup()
+	c.dropExecs()
+	p.release()
+	s := p.State()
+	p.record(s.Exit, c.oomKilled(), true)
+	return &Event{Kind: ProcessDeleted, PID: s.PID, Exit: s.Exit}, nil
+}
+
+// awaitEnd waits for the end of a process that was told to die.
+func (p *Process) awaitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.container.limits.Killed)
+	defer cancel()
+	if _, err := p.Wait(ctx); err != nil {
+		return fmt.Errorf("%s does not end after SIGKILL: %w", p.name(), errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+// drain gives output that is still on its way a bounded time, then ends the
+// streams.
+func (p *Process) drain(ctx context.Context, streams *stdio.Streams) {
+	ctx, cancel := context.WithTimeout(ctx, p.container.limits.Drain)
+	defer cancel()
+	if err := streams.Drain(ctx); err != nil {
+		p.container.log("%s: its output is still held open after %s, given up", p.name(), p.container.limits.Drain)
+	}
+	if err := streams.Close(); err != nil {
+		p.container.log("%s: close standard IO: %v", p.name(), err)
+	}
+}
+
+// dropExecs releases what the client has not deleted of execs, and those who
+// still wait for one.
+func (c *Container) dropExecs() {
+	c.mu.Lock()
+	execs := c.execs
+	c.execs = map[string]*Process{}
+	c.mu.Unlock()
+	for _, p := range execs {
+		c.mu.Lock()
+		streams := p.streams
+		c.mu.Unlock()
+		if streams != nil {
+			streams.Close()
+		}
+		p.release()
+	}
+}
+
+func (c *Container) oomKilled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.oom
+}
+
+// Init is the container's init process.
+func (c *Container) Init() *Process { return c.init }
+
+// Bundle of the container.
+func (c *Container) Bundle() oci.Bundle { return c.bundle }
+
+// Process returns the init process for an empty id, else the exec of that id.
+func (c *Container) Process(execID string) (*Process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.execs[execID]
+	if p == nil {
+		return nil, fmt.Errorf("container %s has no exec %s: %w", c.ID, execID, errdefs.ErrNotFound)
+	}
+	return p, nil
+}
+
+// PIDs of all processes in the container, with the ids of the execs that are
+// known. The init process is listed until Delete, also when it has ended:
+// containerd takes a task without processes for one that it has lost.
+func (c *Container) PIDs() (map[int]string, error) {
+	c.mu.Lock()
+	group := c.cgroup
+	known := map[int]string{}
+	if pid := c.init.state.PID; pid != 0 {
+		known[pid] = ""
+	}
+	for id, p := range c.execs {
+		if p.state.State == Running {
+			known[p.state.PID] = id
+		}
+	}
+	c.mu.Unlock()
+	if group == nil {
+		return known, nil
+	}
+	pids, err := group.PIDs()
+	if err != nil {
+		return nil, fmt.Errorf("processes of container %s: %w", c.ID, err)
+	}
+	for _, pid := range pids {
+		if _, ok := known[pid]; !ok {
+			known[pid] = ""
+		}
+	}
+	return known, nil
+}
+
+// Stats of the container's cgroup, as cgroups/v3 has them.
+func (c *Container) Stats() (any, error) {
+	c.mu.Lock()
+	group := c.cgroup
+	c.mu.Unlock()
+	if group == nil {
+		return nil, fmt.Errorf("statistics of container %s: it has no cgroup: %w", c.ID, errdefs.ErrNotFound)
+	}
+	stats, err := group.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("statistics of container %s: %w", c.ID, err)
+	}
+	return stats, nil
+}
+
+// State of the container and its processes.
+func (c *Container) State() ContainerState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ContainerState{
+		ID: c.ID, Namespace: c.namespace, Bundle: c.bundle, Options: c.options,
+		OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
+		Init: c.init.fullState(),
+	}
+	if c.cgroup != nil {
+		state := c.cgroup.State()
+		s.Cgroup = &state
+	}
+	for _, p := range c.execs {
+		s.Execs = append(s.Execs, p.fullState())
+	}
+	return s
+}
+
+// fullState includes that of the streams; the caller holds c.mu.
+func (p *Process) fullState() ProcessState {
+	s := p.state
+	if p.streams != nil {
+		streams := p.streams.State()
+		s.Streams = &streams
+	}
+	return s
+}
+
+// tell publishes an event; the caller holds c.mu, which makes the order of
+// events that of the states.
+func (c *Container) tell(e Event) {
+	e.Container = c.ID
+	c.publish(e)
+}
+
+// undoing is a stack of steps that take back what was done.
+type undoing []func()
+
+func (u *undoing) later(step func()) { *u = append(*u, step) }
+
+func (u *undoing) all() {
+	for i := len(*u) - 1; i >= 0; i-- {
+		(*u)[i]()
+	}
+}

@@ -1,0 +1,148 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// AddExec adds a process that Start will run in the container. spec is the
+// runtime spec's process as JSON.
+func (c *Container) AddExec(id string, spec []byte, streams stdio.Spec) error {
+	var process specs.Process
+	if err := json.Unmarshal(spec, &process); err != nil {
+		return fmt.Errorf("spec of exec %s of container %s: %w: %w", id, c.ID, err, errdefs.ErrInvalidArgument)
+	}
+	process.Terminal = streams.Terminal
+	p := newProcess(c, id, streams)
+	p.spec = &process
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.execs[id]; ok {
+		return fmt.Errorf("exec %s of container %s: %w", id, c.ID, errdefs.ErrAlreadyExists)
+	}
+	if _, err := c.init.next(OpAddExec); err != nil {
+		return err
+	}
+	p.state.State = Created
+	p.publish()
+	c.execs[id] = p
+	c.tell(Event{Kind: ExecAdded, Exec: id})
+	return nil
+}
+
+// StartExec runs an added exec.
+func (p *Process) StartExec(ctx context.Context) error {
+	return p.do(ctx, OpStart, p.admitStart, p.startExec)
+}
+
+// admitStart counts the exec as running, so that the exit of init waits for
+// its end, unless init is gone; the caller holds container.mu.
+func (p *Process) admitStart() error {
+	c := p.container
+	if c.initGone {
+		return fmt.Errorf("%s: its init process has ended: %w", p.name(), errdefs.ErrFailedPrecondition)
+	}
+	if _, err := c.init.next(OpStartExec); err != nil {
+		return err
+	}
+	c.execsRunning++
+	return nil
+}
+
+func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
+	c := p.container
+	var undo undoing
+	defer func() {
+		if err != nil {
+			undo.all()
+			err = p.neverRan(err)
+		}
+	}()
+	streams, err := stdio.Open(ctx, p.state.Stdio, c.stdioOptions(false))
+	if err != nil {
+		return nil, fmt.Errorf("open standard IO of %s: %w", p.name(), err)
+	}
+	undo.later(func() { streams.Close() })
+	if err := p.useStreams(streams); err != nil {
+		return nil, err
+	}
+	launched := child.Launching()
+	defer launched()
+	pid, err := c.runtime.Exec(ctx, c.ID, p.state.ExecID, *p.spec, childStreams(streams))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.adopt(pid); err != nil {
+		return nil, err
+	}
+	attach, cancel := context.WithTimeout(ctx, c.limits.Console)
+	defer cancel()
+	if err := streams.Attach(attach); err != nil {
+		return nil, fmt.Errorf("attach standard IO of %s: %w", p.name(), err)
+	}
+	p.spec = nil
+	return &Event{Kind: ExecStarted, Exec: p.state.ExecID, PID: pid}, nil
+}
+
+// neverRan ends the life of an exec whose start has failed: those who wait
+// for it get a real status. No exit is told of it, for no start was. A
+// process that was made in spite of the failure is killed; its watch ends it.
+func (p *Process) neverRan(cause error) error {
+	c := p.container
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.initGone && !errdefs.IsFailedPrecondition(cause) {
+		cause = fmt.Errorf("%w (the container's init process has ended: %w)", cause, errdefs.ErrFailedPrecondition)
+	}
+	p.state.State = Stopped
+	p.state.Exit = Exit{Status: launchStatus(cause), At: time.Now()}
+	p.publish()
+	if p.child != nil {
+		p.child.Signal(killSignal)
+		return cause
+	}
+	c.execGone()
+	p.release()
+	return cause
+}
+
+// launchStatus is the exit status by which shells, Docker and Kubernetes tell
+// why a program could not be run.
+func launchStatus(err error) int {
+	text := strings.ToLower(err.Error())
+	switch {
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+		return 127
+	case strings.Contains(text, "permission denied"), strings.Contains(text, "exec format error"), strings.Contains(text, "is a directory"):
+		return 126
+	}
+	return 255
+}
+
+// DeleteExec removes an exec that has ended or was never started.
+func (p *Process) DeleteExec(ctx context.Context) error {
+	return p.do(ctx, OpDelete, nil, func(ctx context.Context) (*Event, error) {
+		c := p.container
+		c.mu.Lock()
+		streams := p.streams
+		c.mu.Unlock()
+		if streams != nil {
+			p.drain(ctx, streams)
+		}
+		c.mu.Lock()
+		delete(c.execs, p.state.ExecID)
+		c.mu.Unlock()
+		p.release()
+		s := p.State()
+		return &Event{Kind: ProcessDeleted, Exec: s.ExecID, PID: s.PID, Exit: s.Exit}, nil
+	})
+}

@@ -1,0 +1,150 @@
+package process
+
+import (
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/child"
+)
+
+// watch waits for the end of the process and tells it. There is one for each
+// process, it ends with the process.
+func (p *Process) watch() {
+	exit, err := p.child.Wait()
+	if err != nil {
+		// Not our child any more: that it ended is all that can be known.
+		p.container.log("%s: exit status is lost: %v", p.name(), err)
+		exit = child.Exit{Status: 255, At: time.Now()}
+	}
+	p.ended(Exit{Status: exit.Status, Signal: int(exit.Signal), At: exit.At})
+}
+
+// ended tells the exit of a process in the order that clients rely on: after
+// the event of its own start, the init process's after those of the execs;
+// recorded first, then queued as an event, then released to those who wait.
+func (p *Process) ended(exit Exit) {
+	c := p.container
+	told := p.afterLaunch()
+	if !p.isExec() {
+		c.emptied()
+	}
+	if told {
+		killed := c.checkOOM()
+		if !p.isExec() {
+			p.record(exit, killed, false)
+		}
+	}
+
+	c.mu.Lock()
+	if after, err := p.next(OpExit); err == nil {
+		p.state.State = after
+	}
+	if p.state.Exit.At.IsZero() {
+		p.state.Exit = exit
+	}
+	p.publish()
+	if told && c.init.state.State != Deleted {
+		c.tell(Event{Kind: Exited, Exec: p.state.ExecID, PID: p.state.PID, Exit: exit})
+	}
+	p.release()
+	streams := p.streams
+	if p.isExec() {
+		c.execGone()
+	}
+	c.mu.Unlock()
+
+	if streams != nil {
+		streams.Exited()
+	}
+	p.child.Close()
+}
+
+// record keeps the end of the init process in the bundle, where the delete
+// action finds it when there is no shim any more.
+func (p *Process) record(exit Exit, oom, deleted bool) {
+	c := p.container
+	err := c.bundle.WriteExit(oci.Exit{
+		Timestamp: exit.At, Pid: p.State().PID, Status: exit.Status, Signal: exit.Signal, OOM: oom, Deleted: deleted,
+	})
+	if err != nil {
+		c.log("container %s: record its exit: %v", c.ID, err)
+	}
+}
+
+// afterLaunch returns when no launch of this process is under way, and tells
+// whether its event is told: of a failed launch no exit is told either.
+func (p *Process) afterLaunch() (told bool) {
+	c := p.container
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if current := p.call; current != nil && current.op.launches() {
+		c.mu.Unlock()
+		<-current.settled
+		c.mu.Lock()
+	}
+	return p.launched
+}
+
+// emptied returns when the exits of all execs are told; the init process has
+// ended. Where the kernel does not kill the rest of the container with its
+// init process, the shim does. The wait is bounded: a process that hangs in
+// the kernel must not hide for ever that the container has ended.
+func (c *Container) emptied() {
+	c.mu.Lock()
+	c.initGone = true
+	running := c.execsRunning > 0
+	if running {
+		c.execsGone = make(chan struct{})
+	}
+	gone := c.execsGone
+	group := c.cgroup
+	c.mu.Unlock()
+
+	if !c.ownPIDNamespace && group != nil {
+		if err := group.Kill(killSignal); err != nil {
+			c.log("container %s: kill what its init process left: %v", c.ID, err)
+		}
+	}
+	if !running {
+		return
+	}
+	limit := time.NewTimer(c.limits.ExecHold)
+	defer limit.Stop()
+	select {
+	case <-gone:
+	case <-limit.C:
+		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, c.limits.ExecHold)
+	}
+}
+
+// execGone counts an exec that has ended or did not come to run; the caller
+// holds c.mu.
+func (c *Container) execGone() {
+	c.execsRunning--
+	if c.execsRunning == 0 && c.execsGone != nil {
+		close(c.execsGone)
+		c.execsGone = nil
+	}
+}
+
+// checkOOM tells an OOM kill that was not told yet, and whether there ever was
+// one.
+func (c *Container) checkOOM() bool {
+	c.mu.Lock()
+	group := c.cgroup
+	c.mu.Unlock()
+	if group == nil {
+		return false
+	}
+	fresh, err := group.OOMSince()
+	if err != nil {
+		c.log("container %s: read OOM counter: %v", c.ID, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fresh && c.init.state.State != Deleted {
+		c.oom = true
+		c.tell(Event{Kind: OutOfMemory})
+	}
+	return c.oom
+}

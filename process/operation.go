@@ -1,0 +1,118 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/containerd/errdefs"
+)
+
+// call is a state-changing operation under way. It runs to its end whatever
+// becomes of those who asked for it.
+type call struct {
+	op Operation
+	// settled is closed when the state and the event of the operation are
+	// published; done, later, when it is answered with err.
+	settled, done chan struct{}
+	err           error
+}
+
+func (c *call) wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the end of %q: %w", c.op, context.Cause(ctx))
+	}
+}
+
+// work is the body of an operation. It runs without any lock and returns the
+// event to be published with the new state, or nil.
+type work func(ctx context.Context) (*Event, error)
+
+// do carries an operation out: one at a time for each process, allowed by the
+// lifecycle table when it begins and when it ends. Who asks for the operation
+// that is already under way gets its answer. ctx bounds only the waiting.
+//
+// admit, if not nil, is asked under the container's lock as a last condition.
+func (p *Process) do(ctx context.Context, op Operation, admit func() error, body work) error {
+	c := p.container
+	c.mu.Lock()
+	for p.call != nil {
+		current := p.call
+		c.mu.Unlock()
+		if current.op == op && op.joins() {
+			return current.wait(ctx)
+		}
+		select {
+		case <-current.done:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the end of %q before %q: %w", current.op, op, context.Cause(ctx))
+		}
+		c.mu.Lock()
+	}
+	if _, err := p.next(op); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if admit != nil {
+		if err := admit(); err != nil {
+			c.mu.Unlock()
+			return err
+		}
+	}
+	current := &call{op: op, settled: make(chan struct{}), done: make(chan struct{})}
+	p.call = current
+	p.state.Operation = op.String()
+	p.publish()
+	c.mu.Unlock()
+
+	go p.carryOut(current, body)
+	return current.wait(ctx)
+}
+
+func (p *Process) carryOut(current *call, body work) {
+	event, err := p.guard(current.op, body)
+	c := p.container
+	c.mu.Lock()
+	if err == nil {
+		// The process may have ended meanwhile; then the table decides anew.
+		var after State
+		if after, err = p.next(current.op); err == nil {
+			p.state.State = after
+			p.launched = p.launched || current.op.launches()
+			if event != nil {
+				c.tell(*event)
+			}
+		}
+	}
+	p.state.Operation = ""
+	p.publish()
+	close(current.settled)
+	c.mu.Unlock()
+
+	if current.op == OpCreate && err == nil && p.child != nil && p.child.Ended() {
+		// Killed before it was ready: who asked learns of a stopped container.
+		<-p.exited
+	}
+	c.mu.Lock()
+	p.call = nil
+	c.mu.Unlock()
+	current.err = err
+	close(current.done)
+}
+
+// guard runs the body so that a panic is the error of this operation and of
+// nothing else.
+func (p *Process) guard(op Operation, body work) (event *Event, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.container.log("panic in %q of container %s: %v\n%s", op, p.container.ID, v, debug.Stack())
+			err = fmt.Errorf("panic in %q: %v: %w", op, v, errdefs.ErrInternal)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), p.container.limits.Operation)
+	defer cancel()
+	return body(ctx)
+}

@@ -1,0 +1,160 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Process is one process of a container that containerd knows: the init
+// process, or an exec.
+type Process struct {
+	container *Container
+	// spec of an exec that was not started yet.
+	spec *specs.Process
+
+	// Guarded by container.mu: state, call, streams, child, stdinClosed.
+	state   ProcessState
+	call    *call
+	streams *stdio.Streams
+	child   *child.Child
+	// What was asked before there were streams.
+	stdinClosed   bool
+	width, height uint16
+	// launched tells that the event of its creation or start is told, so its
+	// exit has to be told too.
+	launched bool
+
+	// published is what readers get without any lock.
+	published atomic.Pointer[ProcessState]
+	// exited is closed when the exit is recorded and its event is queued, or
+	// when there will be none.
+	exited  chan struct{}
+	release func()
+}
+
+func newProcess(c *Container, execID string, streams stdio.Spec) *Process {
+	p := &Process{container: c, exited: make(chan struct{})}
+	p.release = sync.OnceFunc(func() { close(p.exited) })
+	p.state.ExecID = execID
+	p.state.Stdio = streams
+	p.publish()
+	return p
+}
+
+// State as last published; it never waits.
+func (p *Process) State() ProcessState { return *p.published.Load() }
+
+// Container that the process belongs to.
+func (p *Process) Container() *Container { return p.container }
+
+// Wait returns how the process ended, once that is recorded and its event is
+// queued, or with ctx. One that was deleted before it ran is not found.
+func (p *Process) Wait(ctx context.Context) (Exit, error) {
+	select {
+	case <-p.exited:
+		exit := p.State().Exit
+		if exit.At.IsZero() {
+			return Exit{}, fmt.Errorf("%s was deleted before it ran: %w", p.name(), errdefs.ErrNotFound)
+		}
+		return exit, nil
+	case <-ctx.Done():
+		return Exit{}, context.Cause(ctx)
+	}
+}
+
+// publish makes the state visible to readers. The caller holds container.mu
+// or is alone.
+func (p *Process) publish() {
+	s := p.state
+	p.published.Store(&s)
+}
+
+// next looks the operation up in the lifecycle table for the state as it is;
+// the caller holds container.mu.
+func (p *Process) next(op Operation) (State, error) {
+	s, err := next(p.isExec(), p.state.State, op)
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", p.name(), err)
+	}
+	return s, nil
+}
+
+func (p *Process) isExec() bool { return p.state.ExecID != "" }
+
+func (p *Process) name() string {
+	if p.isExec() {
+		return "exec " + p.state.ExecID + " of container " + p.container.ID
+	}
+	return "container " + p.container.ID
+}
+
+// Resize sets the size of the process's terminal, now or as soon as there is
+// one. Without a terminal nothing happens.
+func (p *Process) Resize(width, height uint16) error {
+	c := p.container
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := p.next(OpResize); err != nil {
+		return err
+	}
+	if p.streams == nil {
+		p.width, p.height = width, height
+		return nil
+	}
+	return p.streams.Resize(width, height)
+}
+
+// CloseStdin lets the process read EOF once the client has closed its end
+// too, now or as soon as it is started.
+func (p *Process) CloseStdin() error {
+	c := p.container
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.stdinClosed = true
+	if p.streams == nil {
+		return nil
+	}
+	return p.streams.CloseStdin()
+}
+
+// useStreams makes opened streams the process's own and applies what was
+// asked of them before.
+func (p *Process) useStreams(s *stdio.Streams) error {
+	c := p.container
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.streams = s
+	if p.width != 0 || p.height != 0 {
+		if err := s.Resize(p.width, p.height); err != nil {
+			return err
+		}
+	}
+	if p.stdinClosed {
+		return s.CloseStdin()
+	}
+	return nil
+}
+
+// adopt makes the process that the OCI runtime has launched the shim's own:
+// from here on its exit cannot be lost.
+func (p *Process) adopt(pid int) error {
+	owned, err := child.Adopt(pid)
+	if err != nil {
+		return err
+	}
+	c := p.container
+	c.mu.Lock()
+	p.child = owned
+	p.state.PID = pid
+	p.publish()
+	c.mu.Unlock()
+	go p.watch()
+	return nil
+}

@@ -1,0 +1,49 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+)
+
+// Kill sends a signal to the process, through its pidfd; with all, to every
+// process of the container.
+func (p *Process) Kill(signal syscall.Signal, all bool) error {
+	c := p.container
+	c.mu.Lock()
+	state := p.state.State
+	_, err := p.next(OpKill)
+	owned, group := p.child, c.cgroup
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if owned == nil {
+		return fmt.Errorf("%s has no process: %w", p.name(), errdefs.ErrFailedPrecondition)
+	}
+	everyone := all && !p.isExec() && group != nil
+	if everyone && !(signal == killSignal && c.ownPIDNamespace) {
+		err = group.Kill(signal)
+	} else {
+		err = owned.Signal(signal)
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("%s: process already finished: %w", p.name(), errdefs.ErrNotFound)
+	}
+	if errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("%s: signal %d: %w: %w", p.name(), signal, err, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return fmt.Errorf("signal %d to %s: %w", signal, p.name(), err)
+	}
+	if state == Paused && signal == killSignal && group != nil {
+		// A frozen process dies only when it is thawed (cgroup v1).
+		if err := group.Thaw(); err != nil {
+			return fmt.Errorf("thaw %s to kill it: %w", p.name(), err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package bootstrap
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Stdout writes to the process's stdout. Unlike os.Stdout it does not end the
+// process when the reader is gone: a start that fails has something to undo.
+var Stdout io.Writer = output(unix.Stdout)
+
+type output int
+
+func (o output) Write(b []byte) (written int, err error) {
+	for written < len(b) {
+		n, err := unix.Write(int(o), b[written:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return written, fmt.Errorf("write answer: %w", err)
+		}
+		written += n
+	}
+	return written, nil
+}
+
+// startAnswer is a containerd.runtime.bootstrap.v1.BootstrapResult for a
+// containerd that sent BootstrapParams, and for an older one the address, with
+// not a byte behind it.
+func startAnswer(legacy bool, address string, version int) []byte {
+	if legacy {
+		return []byte(address)
+	}
+	b := appendVarint(nil, 1, uint64(version))
+	b = protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), address)
+	return protowire.AppendString(protowire.AppendTag(b, 3, protowire.BytesType), "ttrpc")
+}
+
+// DeleteAnswer is a containerd.task.v3.DeleteResponse, what `delete` prints.
+func DeleteAnswer(e oci.Exit) []byte {
+	b := appendVarint(nil, 1, uint64(uint32(e.Pid)))
+	b = appendVarint(b, 2, uint64(uint32(e.Status)))
+	return protowire.AppendBytes(protowire.AppendTag(b, 3, protowire.BytesType), timestamp(e.Timestamp))
+}
+
+// timestamp is a google.protobuf.Timestamp.
+func timestamp(t time.Time) []byte {
+	b := appendVarint(nil, 1, uint64(t.Unix()))
+	return appendVarint(b, 2, uint64(t.Nanosecond()))
+}
+
+// appendVarint appends a field, unless it has proto3's default.
+func appendVarint(b []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
+}

@@ -1,0 +1,113 @@
+// Package cleanup is the action `delete` where the daemon has not done all of
+// it: it died, or was never asked. Whatever can be left of a container is
+// removed, as far as it is there: processes, the OCI runtime's state, the
+// cgroup, mounts, the socket.
+//
+// containerd runs it after every container, gives it five seconds, takes every
+// byte on stderr for a warning, and publishes the exit that it prints.
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/options"
+	"golang.org/x/sys/unix"
+)
+
+// runtimeLimit bounds the OCI runtime, so that one that hangs leaves time for
+// the rest before containerd kills us.
+const runtimeLimit = 4 * time.Second
+
+// statusKilled is the exit status that containerd expects of a container of
+// whose end nothing is known: 128 and SIGKILL.
+const statusKilled = 128 + int(unix.SIGKILL)
+
+// Delete removes what is left of the container and writes how it ended to
+// stdout. That something could not be removed is told on stderr, and is no
+// error: containerd removes the bundle next and has no better way.
+func Delete(call bootstrap.Call, stdout, stderr io.Writer) error {
+	if done, err := call.DeleteFinished(stdout); done {
+		return err
+	}
+	bundle, err := call.DeletedBundle()
+	if err != nil {
+		return err
+	}
+	exit, err := remove(call, bundle)
+	if err != nil {
+		io.WriteString(stderr, call.Fail(err))
+	}
+	_, err = stdout.Write(bootstrap.DeleteAnswer(exit))
+	return err
+}
+
+func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures error) {
+	fail := func(err error) { failures = errors.Join(failures, err) }
+
+	pid := initPid(bundle)
+	left, err := find(pid, call.ID)
+	if err != nil {
+		fail(err)
+	}
+	defer left.close()
+
+	if _, err := os.Stat(string(bundle)); err == nil {
+		o, err := recordedOptions(call, bundle)
+		if err != nil {
+			fail(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
+		defer cancel()
+		err = oci.NewRuntime(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
+		if err != nil {
+			fail(err)
+		}
+	}
+	killed := time.Now()
+	if err := left.end(); err != nil {
+		fail(err)
+	}
+	if err := oci.UnmountRootfs(bundle.Rootfs()); err != nil {
+		fail(err)
+	}
+	if err := call.RemoveDeadSocket(bundle); err != nil {
+		fail(fmt.Errorf("remove the shim's socket: %w", err))
+	}
+
+	exit, err = bundle.ReadExit()
+	if err == nil {
+		return exit, failures
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		fail(fmt.Errorf("read the recorded exit: %w", err))
+	}
+	return oci.Exit{Pid: pid, Status: statusKilled, Timestamp: killed}, failures
+}
+
+// recordedOptions are those with which the container was created. The daemon
+// wrote them before it first called the runtime; a bundle without them, of a
+// container that never came so far, gets the defaults.
+func recordedOptions(call bootstrap.Call, bundle oci.Bundle) (oci.Options, error) {
+	o, err := bundle.ReadOptions()
+	if err != nil {
+		err = fmt.Errorf("read the recorded options: %w", err)
+	}
+	if o.BinaryName == "" {
+		defaults, _ := options.Resolve(call.InvokedAs, "", nil)
+		o.BinaryName = defaults.BinaryName
+	}
+	if !o.SystemdCgroup {
+		if spec, err := bundle.ReadSpec(); err == nil {
+			o.SystemdCgroup = spec.SystemdCgroup()
+		}
+	}
+	return o, err
+}

@@ -1,0 +1,207 @@
+package cleanup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// endLimit bounds the wait for processes that were killed to be gone, and for
+// the kernel to let go of their cgroup.
+const endLimit = 500 * time.Millisecond
+
+// left is what may still run of a container: its init process, and its cgroup.
+// It is found before the OCI runtime is called, for that may know nothing of
+// the container any more (its state is lost in a crash) and answer that all is
+// well. The zero value is nothing.
+type left struct {
+	pidfd int
+	group *cgroup.Group
+	// unified is the directory in the v2 hierarchy beside those of v1, which a
+	// Group does not name; runc makes it too.
+	unified string
+}
+
+// hybridMount is where systemd mounts the v2 hierarchy beside v1.
+const hybridMount = "/sys/fs/cgroup/unified"
+
+// initPid is what the runtime wrote as the pid of the init process, or 0.
+func initPid(bundle oci.Bundle) int {
+	f, err := os.OpenFile(bundle.InitPidFile(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, 32))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		return 0
+	}
+	return pid
+}
+
+// find returns what runs of the container with this id, whose init process
+// once had this pid. The number may be another process's by now: it counts only
+// if that is in a cgroup that bears the id. The pidfd is there first, so that
+// the cgroup read is of the very process that is killed later.
+func find(pid int, id string) (left, error) {
+	if pid == 0 {
+		return left{}, nil
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // gone, or a thread
+		return left{}, nil
+	}
+	if err != nil {
+		return left{}, fmt.Errorf("open init process %d: %w", pid, err)
+	}
+	l := left{pidfd: pidfd}
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil || !bears(string(text), id) {
+		l.close()
+		return left{}, nil
+	}
+	group, err := cgroup.Load(pid)
+	if l.ended(0) {
+		// What was read may be of a successor in the number.
+		if group != nil {
+			group.Close()
+		}
+		l.close()
+		return left{}, nil
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return l, err
+	}
+	l.group = group
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok && bears(line, id) {
+			l.unified = filepath.Join(hybridMount, strings.TrimSpace(path))
+		}
+	}
+	return l, nil
+}
+
+// bears tells whether a line of /proc/<pid>/cgroup (cgroups(7)) names a cgroup
+// made for the container id: one of that name, or a systemd scope "prefix-id".
+func bears(lines, id string) bool {
+	for line := range strings.Lines(lines) {
+		_, path, _ := strings.Cut(strings.TrimSpace(line), ":") // hierarchy
+		_, path, _ = strings.Cut(path, ":")                     // controllers
+		for name := range strings.SplitSeq(path, "/") {
+			scope := strings.TrimSuffix(name, ".scope")
+			if name == id || scope == id || scope != name && strings.HasSuffix(scope, "-"+id) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// end kills what still runs, and removes the cgroup when it is empty then. It
+// does nothing where the OCI runtime has done it.
+func (l left) end() error {
+	if l.pidfd <= 0 {
+		return nil
+	}
+	var failures error
+	if l.group != nil {
+		failures = l.group.Kill(syscall.SIGKILL)
+		if errdefs.IsFailedPrecondition(failures) { // it is our own cgroup as well
+			failures = nil
+		}
+	}
+	if err := unix.PidfdSendSignal(l.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		failures = errors.Join(failures, fmt.Errorf("kill init process: %w", err))
+	}
+	if !l.ended(endLimit) {
+		failures = errors.Join(failures, errors.New("init process does not end"))
+	}
+	if l.group != nil {
+		failures = errors.Join(failures, removeGroup(l.group.State()))
+	}
+	if l.unified != "" {
+		failures = errors.Join(failures, removeTree(l.unified))
+	}
+	return failures
+}
+
+// ended tells whether the init process has ended within limit.
+func (l left) ended(limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); ; {
+		wait := max(time.Until(deadline), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(l.pidfd), Events: unix.POLLIN}}, int(wait.Milliseconds()))
+		if n > 0 || err != nil && err != unix.EINTR {
+			return true
+		}
+		if wait == 0 {
+			return false
+		}
+	}
+}
+
+func (l left) close() {
+	if l.pidfd > 0 {
+		unix.Close(l.pidfd)
+	}
+	if l.group != nil {
+		l.group.Close()
+	}
+}
+
+// removeGroup removes the directories of a cgroup, innermost first. Those that
+// are gone are no error.
+func removeGroup(s cgroup.State) error {
+	var failures error
+	for controller, path := range s.Paths {
+		if path == "/" {
+			continue
+		}
+		failures = errors.Join(failures, removeTree(filepath.Join(s.Root, controller, path)))
+	}
+	return failures
+}
+
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	// A cgroup is busy until the last of its processes is reaped.
+	const pause = 2 * time.Millisecond
+	for deadline := time.Now().Add(endLimit); ; time.Sleep(pause) {
+		err := unix.Rmdir(dir)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			if err != nil {
+				err = &fs.PathError{Op: "remove cgroup", Path: dir, Err: err}
+			}
+			return ignoreGone(err)
+		}
+	}
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}

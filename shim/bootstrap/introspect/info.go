@@ -1,0 +1,74 @@
+// Package introspect is `-info`: what this shim and its OCI runtime can do.
+// containerd asks for each runtime handler when it starts, and before it makes
+// a container with idmapped mounts.
+package introspect
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/options"
+	"github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// featuresType is the type under which containerd's clients look for the
+// runtime spec's features document, in JSON.
+const featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+
+// featuresLimit bounds how long the OCI runtime may take to tell its features.
+const featuresLimit = 5 * time.Second
+
+// Info reads options from stdin, or nothing, and writes a
+// containerd.types.RuntimeInfo to stdout. An OCI runtime that is not there is
+// an error, as is one that does not answer in time; one that knows no features
+// has none.
+func Info(call bootstrap.Call, stdin io.Reader, stdout io.Writer) error {
+	typeURL, value, err := bootstrap.ParseOptions(stdin)
+	if err != nil {
+		return err
+	}
+	o, err := options.Resolve(call.InvokedAs, typeURL, value)
+	if err != nil {
+		return err
+	}
+	release, revision := bootstrap.Versions()
+	info := &types.RuntimeInfo{
+		Name:    options.RuntimeName(call.InvokedAs),
+		Version: &types.RuntimeVersion{Version: release, Revision: revision},
+	}
+	if typeURL != "" {
+		info.Options = &anypb.Any{TypeUrl: typeURL, Value: value}
+	}
+	if info.Features, err = runtimeFeatures(oci.NewRuntime("", "", o)); err != nil {
+		return err
+	}
+	data, err := proto.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("write runtime info: %w", err)
+	}
+	_, err = stdout.Write(data)
+	return err
+}
+
+func runtimeFeatures(runtime *oci.Runtime) (*anypb.Any, error) {
+	path, err := runtime.LookPath()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), featuresLimit)
+	defer cancel()
+	document, err := runtime.Features(ctx)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("features of %s: no answer within %s", path, featuresLimit)
+	}
+	if err != nil {
+		return nil, nil // it knows no such command
+	}
+	return &anypb.Any{TypeUrl: featuresType, Value: document}, nil
+}

@@ -1,0 +1,218 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/shim/options"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// startLockWait bounds the wait for other starts of the same group, which
+	// can each take as long as askLimit.
+	startLockWait = 10 * time.Second
+	// leaderEndLimit bounds how long a leader that is ending may take to
+	// remove its socket.
+	leaderEndLimit = 5 * time.Second
+	// socketDirLink is the link to the folder of the socket in a bundle.
+	socketDirLink = "s"
+)
+
+// Start is the action `start`: it leaves a daemon running for the container,
+// or finds the one of its group, and writes where it listens to stdout. When
+// it fails, nothing is left of it.
+func (c Call) Start(stdin io.Reader, stdout io.Writer) (err error) {
+	input, err := readStdin(stdin)
+	if err != nil {
+		return err
+	}
+	p, err := c.parseParams(input)
+	if err != nil {
+		return err
+	}
+	if c.Address == "" {
+		c.Address = p.grpcAddress
+	}
+	o, err := options.Resolve(c.InvokedAs, p.options.typeURL, p.options.value)
+	if err != nil {
+		return err
+	}
+	bundle, err := c.workingBundle()
+	if err != nil {
+		return err
+	}
+	group, err := groupOf(bundle, c.ID)
+	if err != nil {
+		return err
+	}
+	dir, err := socketDir(p.socketDir)
+	if err != nil {
+		return err
+	}
+	socket := socketPath(dir, c.Address, c.Namespace, group)
+
+	held, err := lockSocket(socket, startLockWait)
+	if err != nil {
+		return err
+	}
+	defer held.release()
+	var undo steps // while the lock is held
+	defer func() {
+		if err != nil {
+			undo.run()
+		}
+	}()
+
+	listener, version, err := c.listenOrJoin(socket)
+	if err != nil {
+		return err
+	}
+	if listener >= 0 {
+		defer unix.Close(listener)
+		undo.add(func() { os.Remove(socket) })
+	}
+	address := socketScheme + socket
+	if err := bundle.WriteAddress(address); err != nil {
+		return fmt.Errorf("write the shim's address into the bundle: %w", err)
+	}
+	undo.add(func() { os.Remove(bundle.Path("address")) })
+	if p.socketDir != "" {
+		if err := linkSocketDir(bundle, dir); err != nil {
+			return err
+		}
+		undo.add(func() { os.Remove(bundle.Path(socketDirLink)) })
+	}
+	if listener >= 0 {
+		daemon, err := c.startDaemon(bundle, listener, p, o)
+		if err != nil {
+			return err
+		}
+		undo.add(daemon.kill)
+	}
+	_, err = stdout.Write(startAnswer(p.legacy, address, version))
+	return err
+}
+
+// startDaemon starts the daemon with everything that is its to inherit.
+func (c Call) startDaemon(bundle oci.Bundle, listener int, p params, o oci.Options) (process, error) {
+	if err := raiseOOMScore(); err != nil {
+		return process{}, err
+	}
+	if os.Getenv(schedulingVariable) != "" {
+		if err := ownSchedulingCore(); err != nil {
+			return process{}, err
+		}
+	}
+	daemon, err := c.spawn(string(bundle), listener, c.daemonArgs(c.Debug || p.debug), daemonEnv(os.Environ(), p.ttrpcAddress, c.ID))
+	if err != nil {
+		return process{}, err
+	}
+	if o.ShimCgroup != "" {
+		if err := joinCgroup(daemon.pid, o.ShimCgroup); err != nil {
+			daemon.kill()
+			return process{}, err
+		}
+	}
+	return daemon, nil
+}
+
+// workingBundle is the bundle of a `start`: the working directory, unless the
+// command line says otherwise.
+func (c Call) workingBundle() (oci.Bundle, error) {
+	path := c.Bundle
+	if path == "" {
+		var err error
+		if path, err = os.Getwd(); err != nil {
+			return "", fmt.Errorf("find the bundle: %w", err)
+		}
+	}
+	path, err := filepath.Abs(path)
+	return oci.Bundle(path), err
+}
+
+// groupAnnotations name the group of a container, the first that it has: as
+// containerd's own shim reads them, and as CRI-O says which pod it is of.
+var groupAnnotations = []string{
+	"io.containerd.runc.v2.group",
+	"io.kubernetes.cri.sandbox-id",
+	"io.kubernetes.cri-o.SandboxID",
+}
+
+// groupOf returns the group whose containers share one shim. A container
+// without one, or a sandbox without a spec, is a group of its own.
+func groupOf(bundle oci.Bundle, id string) (string, error) {
+	spec, err := bundle.ReadSpec()
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, key := range groupAnnotations {
+		if group := spec.Annotations[key]; group != "" {
+			return group, nil
+		}
+	}
+	return id, nil
+}
+
+// listenOrJoin returns a new listener on the socket of the group, or none
+// (-1) when a daemon serves there already, and the version of the Task API
+// that is served. The caller holds the socket's lock.
+func (c Call) listenOrJoin(socket string) (listener, version int, err error) {
+	const pause = 5 * time.Millisecond
+	for deadline := time.Now().Add(leaderEndLimit); ; time.Sleep(pause) {
+		listener, err = listen(socket)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return listener, latestVersion, err
+		}
+		version, err = askLeader(socket, c.Namespace, c.ID)
+		switch {
+		case err == nil:
+			return -1, version, nil
+		case errors.Is(err, errNobody):
+			if err := unix.Unlink(socket); err != nil && err != unix.ENOENT {
+				return -1, 0, fmt.Errorf("remove %s, on which nobody listens: %w", socket, err)
+			}
+		case !errors.Is(err, errEnding):
+			return -1, 0, err
+		case time.Now().After(deadline):
+			return -1, 0, fmt.Errorf("the shim of the group at %s accepts connections for %s and answers none: %w", socket, leaderEndLimit, errdefs.ErrUnavailable)
+		}
+	}
+}
+
+// linkSocketDir leaves a link to the folder of the socket in the bundle: it may
+// be another one when the container is deleted.
+func linkSocketDir(bundle oci.Bundle, dir string) error {
+	link := bundle.Path(socketDirLink)
+	err := os.Symlink(dir, link)
+	if errors.Is(err, fs.ErrExist) {
+		if err = os.Remove(link); err == nil {
+			err = os.Symlink(dir, link)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("link the socket folder into the bundle: %w", err)
+	}
+	return nil
+}
+
+// steps are what has to be undone, last first, when a later one fails.
+type steps []func()
+
+func (s *steps) add(undo func()) { *s = append(*s, undo) }
+
+func (s steps) run() {
+	for i := len(s) - 1; i >= 0; i-- {
+		s[i]()
+	}
+}

@@ -1,0 +1,102 @@
+// Package wire reads the fields of small protobuf messages one by one, for
+// code that runs before the generated types are initialised. It accepts and
+// refuses what google.golang.org/protobuf/proto does.
+package wire
+
+import (
+	"fmt"
+	"iter"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Field is one field of a message.
+type Field struct {
+	Number int32
+	kind   protowire.Type
+	number uint64
+	bytes  []byte
+}
+
+// Fields yields the fields of message in their order. After an error there
+// are no more.
+func Fields(message []byte) iter.Seq2[Field, error] {
+	return func(yield func(Field, error) bool) {
+		for len(message) > 0 {
+			f, n := consume(message)
+			if n < 0 {
+				yield(f, protowire.ParseError(n))
+				return
+			}
+			message = message[n:]
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+func consume(message []byte) (f Field, n int) {
+	number, kind, tag := protowire.ConsumeTag(message)
+	if tag < 0 {
+		return f, tag
+	}
+	if number > protowire.MaxValidNumber {
+		return f, -1
+	}
+	f.Number, f.kind = int32(number), kind
+	switch kind {
+	case protowire.VarintType:
+		f.number, n = protowire.ConsumeVarint(message[tag:])
+	case protowire.BytesType:
+		f.bytes, n = protowire.ConsumeBytes(message[tag:])
+	default:
+		n = protowire.ConsumeFieldValue(number, kind, message[tag:])
+	}
+	if n < 0 {
+		return f, n
+	}
+	return f, tag + n
+}
+
+// Bool sets *v to the field's value. As with every method here, a field of
+// another kind than asked for is left alone: it is an unknown one.
+func (f Field) Bool(v *bool) {
+	if f.kind == protowire.VarintType {
+		*v = f.number != 0
+	}
+}
+
+// Uint32 sets *v to the field's value.
+func (f Field) Uint32(v *uint32) {
+	if f.kind == protowire.VarintType {
+		*v = uint32(f.number)
+	}
+}
+
+// Int32 sets *v to the field's value, also that of an enum.
+func (f Field) Int32(v *int32) {
+	if f.kind == protowire.VarintType {
+		*v = int32(f.number)
+	}
+}
+
+// Bytes sets *v to the field's bytes, which are part of the message.
+func (f Field) Bytes(v *[]byte) {
+	if f.kind == protowire.BytesType {
+		*v = f.bytes
+	}
+}
+
+// Text sets *v to the field's text, which must be UTF-8.
+func (f Field) Text(v *string) error {
+	if f.kind != protowire.BytesType {
+		return nil
+	}
+	if !utf8.Valid(f.bytes) {
+		return fmt.Errorf("field %d is not UTF-8", f.Number)
+	}
+	*v = string(f.bytes)
+	return nil
+}

@@ -1,0 +1,220 @@
+// Package ttrpcserver serves unary ttrpc methods on unix sockets. The wire is
+// the one of ttrpc's PROTOCOL.md: frames of a ten byte header (length of the
+// data, stream id, type, flags) and at most 4 MiB of data; a client's request
+// opens a stream of an odd, growing id and one response ends it. Messages,
+// metadata and status are ttrpc's own types, and ttrpc's own client is the peer
+// it is tested with.
+//
+// It differs from ttrpc's server in what a long-lived daemon needs. Every
+// request that has not been answered stands in one table, with its raw frame,
+// until its answer has left: nothing else remembers it, so nothing can be
+// forgotten there. A connection costs one goroutine and no buffer while it is
+// idle. A connection that drops ends the contexts of its requests, not the
+// server's interest in them. An error, a panic or an answer that is too large
+// is the matter of one request.
+//
+// All that a server knows is in plain fields: the table, and for each
+// connection the last stream id and the bytes that are not a request yet. A
+// read or write that ends with a deadline leaves these as they are, and serve
+// and write, called again, go on from them. That is what a server must offer
+// to be handed to another process image with requests in flight.
+//
+// This file has the server, its services and its end; accept.go how a
+// connection comes in, conn.go how it is read and ends, dispatch.go what a
+// frame leads to, table.go the table and the answers, frame.go the bytes.
+package ttrpcserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// ErrClosed is what Serve returns after Close.
+var ErrClosed = errors.New("ttrpc server closed")
+
+// Handler answers one request. The context ends when the caller's timeout
+// ends, its connection drops or the handler returns; it carries the caller's
+// metadata (ttrpc.GetMetadataValue). What is done then is the handler's
+// decision: nothing is stopped for it, and its answer is dropped when nobody
+// is there to take it.
+//
+// The payload is the encoded request message. It stays valid as long as it is
+// referenced and must not be written to. The answer is the encoded response
+// message, at most 4 MiB with its envelope; it belongs to the server then and
+// must not be written to either.
+//
+// An error that carries a gRPC status is sent as it is, one of the errdefs
+// classes or of context's under the code of its class, any other as Unknown.
+type Handler func(ctx context.Context, payload []byte) ([]byte, error)
+
+// Options of a server. Every field may be nil. The functions are called from
+// the server's goroutines, several at once, and must not block.
+type Options struct {
+	// Log takes what an operator should know: refused peers, accept errors,
+	// connections that end in an unusual way.
+	Log func(format string, args ...any)
+	// OnConnect is called for each connection that passed the check of its
+	// peer, before any request of it is read.
+	OnConnect func()
+	// OnPanic is called with what a handler panicked with and where. The
+	// method is in the form "/service/method". A handler that ended its
+	// goroutine (runtime.Goexit) is reported with a nil value.
+	OnPanic func(method string, value any, stack []byte)
+}
+
+// Server answers requests with the handlers registered. Its methods may be
+// called concurrently, Register only before the first Serve.
+type Server struct {
+	options  Options
+	uid      uint32 // the only peer that is served
+	services map[string]map[string]*method
+	closed   chan struct{}  // closed by the first Close
+	quiet    chan struct{}  // closed when, after that, every answer has left
+	running  sync.WaitGroup // accept loops and reading goroutines
+
+	// mu guards what follows and the fields of conn and stream that say so. It
+	// is held for a few instructions only, never over a system call.
+	mu        sync.Mutex
+	closing   bool
+	listeners map[*net.UnixListener]struct{}
+	conns     map[*conn]struct{} // those not dropped
+	accepted  uint64             // connections, ever
+	open      streamList         // the table: every stream not answered, by arrival
+	live      int                // how many of those have a connection
+	paid      sync.Cond          // a connection's debt of answers is small again
+}
+
+// Request is one request that has not been answered, for inspection.
+type Request struct {
+	// Connection counts the accepted connections from 1.
+	Connection uint64
+	Stream     uint32
+	// Service and Method are empty for a frame that was refused.
+	Service, Method string
+	Age             time.Duration
+	// Answered tells that the handler is done, and the answer waits for the
+	// peer to read.
+	Answered bool
+	// Dropped tells that the connection is gone while the handler still runs.
+	Dropped bool
+}
+
+// method is one entry of a service.
+type method struct {
+	service, name string
+	handle        Handler
+}
+
+// path is the method's full name.
+func (m *method) path() string { return "/" + m.service + "/" + m.name }
+
+// New returns a server without services.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	if o.OnConnect == nil {
+		o.OnConnect = func() {}
+	}
+	if o.OnPanic == nil {
+		o.OnPanic = func(string, any, []byte) {}
+	}
+	s := &Server{
+		options:   o,
+		uid:       uint32(os.Geteuid()),
+		services:  make(map[string]map[string]*method),
+		closed:    make(chan struct{}),
+		quiet:     make(chan struct{}),
+		listeners: make(map[*net.UnixListener]struct{}),
+		conns:     make(map[*conn]struct{}),
+	}
+	s.paid.L = &s.mu
+	return s
+}
+
+// Register adds a service under its full name, such as
+// "containerd.task.v3.Task". A name that is taken is a programming error and
+// panics.
+func (s *Server) Register(service string, methods map[string]Handler) {
+	if _, taken := s.services[service]; taken {
+		panic(fmt.Sprintf("ttrpc service %s is registered twice", service))
+	}
+	entries := make(map[string]*method, len(methods))
+	for name, handle := range methods {
+		entries[name] = &method{service: service, name: name, handle: handle}
+	}
+	s.services[service] = entries
+}
+
+// Close stops accepting and taking requests, waits until those that are open
+// have been answered and the answers have left, and closes the connections.
+// When the context ends first, the connections are closed as they are and an
+// error that wraps the context's is returned. Handlers that still run then are
+// told by their contexts and not waited for.
+//
+// A handler must not wait for Close: its own answer is among those waited for.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.closing {
+		s.closing = true
+		close(s.closed)
+		s.settle()
+	}
+	listeners := make([]*net.UnixListener, 0, len(s.listeners))
+	for l := range s.listeners {
+		listeners = append(listeners, l)
+	}
+	s.mu.Unlock()
+	for _, l := range listeners {
+		l.Close()
+	}
+
+	var err error
+	select {
+	case <-s.quiet:
+	case <-ctx.Done():
+		s.mu.Lock()
+		if s.live > 0 {
+			err = fmt.Errorf("close ttrpc server: %d requests not answered: %w", s.live, ctx.Err())
+		}
+		s.mu.Unlock()
+	}
+
+	s.mu.Lock()
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.drop(net.ErrClosed)
+	}
+	s.running.Wait()
+	return err
+}
+
+// Open lists the requests that have not been answered, oldest first.
+func (s *Server) Open() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var open []Request
+	for st := s.open.first; st != nil; st = st.next {
+		r := Request{
+			Connection: st.conn.number,
+			Stream:     st.id,
+			Age:        time.Since(st.since),
+			Answered:   st.answer != nil,
+			Dropped:    st.conn.dropped,
+		}
+		if st.method != nil {
+			r.Service, r.Method = st.method.service, st.method.name
+		}
+		open = append(open, r)
+	}
+	return open
+}

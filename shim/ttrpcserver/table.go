@@ -1,0 +1,196 @@
+package ttrpcserver
+
+// The table of open streams and the way of an answer. A stream enters the
+// table once, before anything is done for it, and leaves it once, when its
+// answer has been written or cannot be: in write, and nowhere else.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// A connection whose peer does not read its answers is itself not read any
+// more while the answers that wait cost this much.
+const maxOwed = 4 << 20
+
+// stream is one request from its arrival until its answer has left.
+type stream struct {
+	conn   *conn
+	id     uint32
+	method *method // nil for a frame that was refused
+	since  time.Time
+
+	// Guarded by conn.server.mu; sent belongs to the goroutine that writes,
+	// while one does.
+	frame      []byte // as it came; nil once there is an answer
+	answer     []byte // the whole frame; nil until there is one
+	sent       int    // how much of the answer has left
+	prev, next *stream
+	behind     *stream // in answers
+}
+
+// cost is what an answer counts for while it waits.
+func (st *stream) cost() int { return len(st.answer) + 1024 }
+
+// streamList is a list of streams in the order of their arrival.
+type streamList struct{ first, last *stream }
+
+func (l *streamList) add(st *stream) {
+	st.prev = l.last
+	if l.last == nil {
+		l.first = st
+	} else {
+		l.last.next = st
+	}
+	l.last = st
+}
+
+func (l *streamList) remove(st *stream) {
+	if st.prev == nil {
+		l.first = st.next
+	} else {
+		st.prev.next = st.next
+	}
+	if st.next == nil {
+		l.last = st.prev
+	} else {
+		st.next.prev = st.prev
+	}
+	st.prev, st.next = nil, nil
+}
+
+// answers are the streams of one connection whose answers have not left, in
+// the order in which they will.
+type answers struct{ first, last *stream }
+
+func (q *answers) add(st *stream) {
+	if q.last == nil {
+		q.first = st
+	} else {
+		q.last.behind = st
+	}
+	q.last = st
+}
+
+func (q *answers) removeFirst() {
+	st := q.first
+	q.first = st.behind
+	if q.first == nil {
+		q.last = nil
+	}
+	st.behind = nil
+}
+
+// enter puts a stream into the table. It returns false when no more requests
+// are taken, from this connection or at all.
+func (s *Server) enter(st *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || st.conn.dropped {
+		return false
+	}
+	s.open.add(st)
+	st.conn.open++
+	s.live++
+	return true
+}
+
+// leave takes a stream out of the table. Called with mu held.
+func (s *Server) leave(st *stream) {
+	c := st.conn
+	s.open.remove(st)
+	c.open--
+	if !c.dropped {
+		s.live--
+		s.settle()
+	}
+}
+
+// settle tells Close when there is nothing left to be answered. Called with mu
+// held after every change of closing and live.
+func (s *Server) settle() {
+	if !s.closing || s.live > 0 {
+		return
+	}
+	select {
+	case <-s.quiet:
+	default:
+		close(s.quiet)
+	}
+}
+
+// isOpen tells whether a request with that stream id is being answered.
+func (s *Server) isOpen(c *conn, id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := s.open.first; st != nil; st = st.next {
+		if st.conn == c && st.id == id && st.method != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitPayment waits until the peer has read enough of its answers for its
+// next requests to be taken, or until nothing is written to it any more.
+func (s *Server) awaitPayment(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c.owed > maxOwed && c.writing && !c.dropped {
+		s.paid.Wait()
+	}
+}
+
+// finish gives a stream its answer and sees to it that it is written: by the
+// goroutine that is writing to the connection, else by this one.
+func (st *stream) finish(answer []byte) {
+	c := st.conn
+	s := c.server
+	s.mu.Lock()
+	st.answer, st.frame = answer, nil
+	c.queue.add(st)
+	c.owed += st.cost()
+	if c.writing {
+		s.mu.Unlock()
+		return
+	}
+	c.writing = true
+	s.mu.Unlock()
+	c.write()
+}
+
+// write writes the answers that are queued, each with one write(2) where the
+// socket has room for it, until none is left. The caller has set writing. On a
+// connection that is dropped they are forgotten. A write that ends with a
+// deadline leaves the rest in the queue, with how much of it has left.
+func (c *conn) write() {
+	s := c.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c.queue.first != nil {
+		st := c.queue.first
+		if !c.dropped {
+			s.mu.Unlock()
+			n, err := c.sock.Write(st.answer[st.sent:])
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				c.drop(fmt.Errorf("write: %w", err))
+			}
+			s.mu.Lock()
+			st.sent += n
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.paid.Broadcast()
+				break
+			}
+		}
+		c.queue.removeFirst()
+		before := c.owed
+		c.owed -= st.cost()
+		if before > maxOwed && c.owed <= maxOwed {
+			s.paid.Broadcast()
+		}
+		s.leave(st)
+	}
+	c.writing = false
+}
