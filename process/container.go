@@ -58,7 +58,10 @@ type Config struct {
 	Checkpoint string
 	// Publish takes the container's events in order. It must not block.
 	Publish func(Event)
-	Log     func(format string, args ...any)
+	// Gone is called once, when the container is deleted or could not be
+	// created, before who asked for that has the answer. It must not block.
+	Gone func()
+	Log  func(format string, args ...any)
 	// Limits; the zero value means DefaultLimits.
 	Limits Limits
 }
@@ -73,6 +76,7 @@ type Container struct {
 	checkpoint string
 	limits     Limits
 	publish    func(Event)
+	gone       func()
 	log        func(format string, args ...any)
 
 	// Set by Create before the container is created, constant afterwards.
@@ -105,6 +109,7 @@ func New(config Config) *Container {
 		options:    config.Options,
 		limits:     config.Limits,
 		publish:    config.Publish,
+		gone:       config.Gone,
 		log:        config.Log,
 		execs:      map[string]*Process{},
 	}

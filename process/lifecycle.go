@@ -119,6 +119,9 @@ func (op Operation) String() string {
 // wait until the operation's own event is told.
 func (op Operation) launches() bool { return op == OpCreate || op == OpStart }
 
+// creates tells whether the container is not there before the operation.
+func (op Operation) creates() bool { return op == OpCreate || op == OpPrepare }
+
 // joins tells whether callers who ask again while the operation is under way
 // share its answer. Updates and checkpoints carry data and are done each.
 func (op Operation) joins() bool { return op != OpUpdate && op != OpCheckpoint }

@@ -86,6 +86,9 @@ func (p *Process) carryOut(current *call, body work) {
 				c.tell(*event)
 			}
 		}
+	} else if current.op.creates() {
+		// It never was. Nothing can be asked of it any more.
+		p.state.State = Deleted
 	}
 	p.state.Operation = ""
 	p.publish()
@@ -95,6 +98,10 @@ func (p *Process) carryOut(current *call, body work) {
 	if current.op == OpCreate && err == nil && p.child != nil && p.child.Ended() {
 		// Killed before it was ready: who asked learns of a stopped container.
 		<-p.exited
+	}
+	if !p.isExec() && p.State().State == Deleted {
+		p.release()
+		c.gone()
 	}
 	c.mu.Lock()
 	p.call = nil

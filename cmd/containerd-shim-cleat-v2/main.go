@@ -8,10 +8,10 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"os"
 
+	"github.com/cleatrun/cleat/shim"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/bootstrap/cleanup"
 	"github.com/cleatrun/cleat/shim/bootstrap/introspect"
@@ -48,9 +48,6 @@ func run(call bootstrap.Call) error {
 		if err != nil {
 			return err
 		}
-		return serve(daemon)
+		return shim.Serve(daemon)
 	}
 }
-
-// serve is replaced by shim.Serve.
-var serve = func(bootstrap.Daemon) error { return errors.New("this build serves no containers") }

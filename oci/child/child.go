@@ -97,8 +97,10 @@ func (c *Child) Ended() bool {
 
 // Signal sends a signal to exactly this process; os.ErrProcessDone when it
 // has ended.
-func (c *Child) Signal(signal syscall.Signal) error {
-	conn, err := c.pidfd.SyscallConn()
+func (c *Child) Signal(signal syscall.Signal) error { return signalPidfd(c.pidfd, signal) }
+
+func signalPidfd(pidfd *os.File, signal syscall.Signal) error {
+	conn, err := pidfd.SyscallConn()
 	if err != nil {
 		return os.ErrProcessDone
 	}

@@ -105,3 +105,19 @@ func (c *Command) ended(ctx context.Context) error {
 		}
 	}
 }
+
+// PID of the program's process.
+func (c *Command) PID() int { return c.cmd.Process.Pid }
+
+// Success tells, once Wait has returned a state, whether the program ended
+// with status 0.
+func (c *Command) Success() bool { return c.cmd.ProcessState != nil && c.cmd.ProcessState.Success() }
+
+// Signal sends a signal to the program's process; os.ErrProcessDone when it
+// was reaped.
+func (c *Command) Signal(signal syscall.Signal) error {
+	if c.pidfd == nil {
+		return c.cmd.Process.Signal(signal)
+	}
+	return signalPidfd(c.pidfd, signal)
+}

@@ -56,11 +56,6 @@ func lookupFIFO(stream, path string) (*node, error) {
 
 func (n *node) close() { unix.Close(n.fd) }
 
-// same tells whether both are the same file, whatever their paths.
-func (n *node) same(o *node) bool {
-	return n.stat.Dev == o.stat.Dev && n.stat.Ino == o.stat.Ino
-}
-
 // open opens the node's file as an open file description of its own.
 func (n *node) open(flags int) (int, error) {
 	fd, err := open("/proc/self/fd/"+strconv.Itoa(n.fd), flags)

@@ -146,6 +146,13 @@ func (p *pump) stop() {
 	<-p.done
 }
 
+// sourceGone tells that nobody can write to the source any more: what is left
+// in it is all that will ever be passed on.
+func (p *pump) sourceGone() bool {
+	fds := []unix.PollFd{{Fd: int32(p.src.fd), Events: unix.POLLIN}}
+	return poll(fds) && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
 // abandon closes the ends of a pump that was never started.
 func (p *pump) abandon() {
 	p.dst.close()
@@ -189,7 +196,7 @@ func (p *pump) splice() error {
 // spliceRest passes on what is in src now. What comes after is not waited for:
 // a process that never stops writing would otherwise keep the pump for ever.
 func (p *pump) spliceRest() {
-	rest, err := unix.IoctlGetInt(p.src.fd, unix.FIONREAD)
+	rest, err := unix.IoctlGetInt(p.src.fd, unix.TIOCINQ) // FIONREAD
 	for err == nil && rest > 0 {
 		var n int64
 		n, err = spliceOnce(p.src.fd, p.dst.fd, rest)

@@ -109,21 +109,28 @@ func (c Call) Fail(err error) string {
 	return filepath.Base(c.InvokedAs) + ": " + err.Error() + "\n"
 }
 
-// maxIdentifier is the longest name that containerd gives to anything.
-const maxIdentifier = 76
-
-// validate holds a name against containerd's rules for identifiers (its
-// package pkg/identifiers): letters and digits, with single dots, dashes and
-// underscores between them. Such a name is safe as a part of a path.
 func validate(flag, name string) error {
 	if name == "" {
 		return fmt.Errorf("-%s is missing: %w", flag, errdefs.ErrInvalidArgument)
 	}
-	if len(name) > maxIdentifier {
-		return fmt.Errorf("-%s %q is longer than %d characters: %w", flag, name, maxIdentifier, errdefs.ErrInvalidArgument)
+	if err := ValidName(name); err != nil {
+		return fmt.Errorf("-%s %w", flag, err)
+	}
+	return nil
+}
+
+// maxName is the longest name that containerd gives to anything.
+const maxName = 76
+
+// ValidName holds a name against containerd's rules for identifiers (its
+// package pkg/identifiers): letters and digits, with single dots, dashes and
+// underscores between them. Such a name is safe as a part of a path.
+func ValidName(name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("%.*q… is longer than %d characters: %w", maxName, name, maxName, errdefs.ErrInvalidArgument)
 	}
 	if !identifier(name) {
-		return fmt.Errorf("-%s %q is no identifier (letters and digits, with . _ - between them): %w", flag, name, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q is no identifier (letters and digits, with . _ - between them): %w", name, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

@@ -1,0 +1,130 @@
+package shim
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cleatrun/cleat/process"
+	"github.com/containerd/errdefs"
+)
+
+// containers are those that this shim serves, and the answer to the question
+// whether it is needed any more.
+type containers struct {
+	mu   sync.Mutex // guards what follows
+	byID map[string]*process.Container
+	// expected are containers whose `start` has found this shim and been told
+	// that it stays; each until its Create, or until its time is over.
+	expected map[string]*time.Timer
+	// asked tells that Shutdown was asked for: the shim ends as soon as it is
+	// not needed. ending is closed when it does; from then on nothing is let in.
+	asked  bool
+	ending chan struct{}
+}
+
+func newContainers() *containers {
+	return &containers{
+		byID:     map[string]*process.Container{},
+		expected: map[string]*time.Timer{},
+		ending:   make(chan struct{}),
+	}
+}
+
+// get returns a container that was created and not deleted.
+func (c *containers) get(id string) (*process.Container, error) {
+	c.mu.Lock()
+	container := c.byID[id]
+	c.mu.Unlock()
+	if container == nil || container.Init().State().State == process.Absent {
+		return nil, fmt.Errorf("container %s: not created: %w", id, errdefs.ErrNotFound)
+	}
+	return container, nil
+}
+
+// claim returns the container of that id, a new one made by make if there is
+// none yet.
+func (c *containers) claim(id string, make func() *process.Container) (container *process.Container, fresh bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isEnding() {
+		return nil, false, fmt.Errorf("container %s: the shim is about to end: %w", id, errdefs.ErrUnavailable)
+	}
+	if timer := c.expected[id]; timer != nil {
+		timer.Stop()
+		delete(c.expected, id)
+	}
+	if container = c.byID[id]; container != nil {
+		return container, false, nil
+	}
+	c.asked = false
+	container = make()
+	c.byID[id] = container
+	return container, true, nil
+}
+
+// remove forgets a container that is deleted, or could not be created.
+func (c *containers) remove(gone *process.Container) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID[gone.ID] == gone {
+		delete(c.byID, gone.ID)
+	}
+	c.endIfAsked()
+}
+
+// expect keeps the shim for a container that is about to join. It returns
+// false when the shim is about to end.
+func (c *containers) expect(id string, limit time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isEnding() {
+		return false
+	}
+	if timer := c.expected[id]; timer != nil {
+		timer.Stop()
+	}
+	c.expected[id] = time.AfterFunc(limit, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.expected, id)
+		c.endIfAsked()
+	})
+	return true
+}
+
+// shutdown ends the shim if it serves nobody, else as soon as that is so.
+func (c *containers) shutdown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Asked while containers are here, it is about one of them that is gone;
+	// the last one's client asks again.
+	c.asked = len(c.byID) == 0
+	c.endIfAsked()
+}
+
+func (c *containers) endIfAsked() {
+	if c.asked && len(c.byID) == 0 && len(c.expected) == 0 && !c.isEnding() {
+		close(c.ending)
+	}
+}
+
+func (c *containers) isEnding() bool {
+	select {
+	case <-c.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// all returns the containers in no order.
+func (c *containers) all() []*process.Container {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*process.Container, 0, len(c.byID))
+	for _, container := range c.byID {
+		all = append(all, container)
+	}
+	return all
+}

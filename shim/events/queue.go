@@ -1,0 +1,262 @@
+// Package events brings what happens to containers to containerd: in order,
+// once, and kept until containerd has taken it, however long it is away.
+//
+// Nothing runs here while there is nothing to send: the sender is started with
+// the first event, keeps its connection a moment for the next ones, and ends.
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// firstPause and lastPause bound the wait between attempts while
+	// containerd is away; it doubles. Kick ends it.
+	firstPause = 20 * time.Millisecond
+	lastPause  = time.Minute
+	// idle is how long the connection is kept for the next event.
+	idle = 2 * time.Second
+	// namespaceKey is where containerd's services look for the namespace.
+	namespaceKey = "containerd-namespace-ttrpc"
+)
+
+// Options of a Queue.
+type Options struct {
+	// Address is the path of containerd's ttrpc socket. Without one, events
+	// are only logged: there are callers of shims that want none.
+	Address   string
+	Namespace string
+	Log       func(format string, args ...any)
+}
+
+// Queue holds the events that containerd has not taken yet. Its methods may be
+// called concurrently.
+type Queue struct {
+	options Options
+	// wake tells the sender of an event, kick that containerd is back.
+	wake, kick chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	pending []*types.Envelope
+	sending bool            // there is a sender
+	empty   []chan struct{} // closed when nothing is pending
+}
+
+// New returns an empty queue.
+func New(o Options) *Queue {
+	return &Queue{options: o, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+}
+
+// Publish queues an event that happens now. It never blocks.
+func (q *Queue) Publish(topic string, message proto.Message) {
+	value, err := proto.Marshal(message)
+	if err != nil {
+		q.options.Log("event %s: %v", topic, err)
+		return
+	}
+	name := string(message.ProtoReflect().Descriptor().FullName())
+	if q.options.Address == "" {
+		q.options.Log("event %s, which nobody wants: %v", topic, message)
+		return
+	}
+	e := &types.Envelope{
+		Timestamp: timestamppb.Now(),
+		Namespace: q.options.Namespace,
+		Topic:     topic,
+		Event:     &anypb.Any{TypeUrl: name, Value: value},
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending = append(q.pending, e)
+	if !q.sending {
+		q.sending = true
+		go q.send()
+		return
+	}
+	signal(q.wake)
+}
+
+// Kick makes the sender try at once: there is reason to think that containerd
+// is there.
+func (q *Queue) Kick() { signal(q.kick) }
+
+// Pending tells the topics of the events not taken yet, oldest first.
+func (q *Queue) Pending() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var topics []string
+	for _, e := range q.pending {
+		topics = append(topics, e.Topic)
+	}
+	return topics
+}
+
+// Drain waits until containerd has taken everything, or until ctx ends.
+func (q *Queue) Drain(ctx context.Context) error {
+	q.mu.Lock()
+	if len(q.pending) == 0 {
+		q.mu.Unlock()
+		return nil
+	}
+	empty := make(chan struct{})
+	q.empty = append(q.empty, empty)
+	q.mu.Unlock()
+	q.Kick()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%d events not taken by containerd: %w", len(q.Pending()), ctx.Err())
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// send is the sender. It ends when nothing has been pending for a moment.
+func (q *Queue) send() {
+	var conn connection
+	defer conn.close()
+	pause := firstPause
+	failing := false
+	for {
+		e := q.first()
+		if e == nil {
+			if !q.more() {
+				return
+			}
+			continue
+		}
+		err := conn.forward(q.options, e)
+		if err != nil && !refused(err) {
+			conn.close()
+			if !failing {
+				q.options.Log("event %s is kept until containerd takes it: %v", e.Topic, err)
+				failing = true
+			}
+			if q.rest(pause) {
+				pause = firstPause
+			} else {
+				pause = min(2*pause, lastPause)
+			}
+			continue
+		}
+		if err != nil {
+			q.options.Log("event %s is not wanted by containerd: %v", e.Topic, err)
+		}
+		failing, pause = false, firstPause
+		q.taken()
+	}
+}
+
+// first is the event to be sent next, or nil.
+func (q *Queue) first() *types.Envelope {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.pending) == 0 {
+		return nil
+	}
+	return q.pending[0]
+}
+
+// taken removes the first event.
+func (q *Queue) taken() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending[0] = nil
+	q.pending = q.pending[1:]
+	if len(q.pending) > 0 {
+		return
+	}
+	q.pending = nil
+	for _, empty := range q.empty {
+		close(empty)
+	}
+	q.empty = nil
+}
+
+// more waits a moment for another event. Without one the sender is no more.
+func (q *Queue) more() bool {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	select {
+	case <-q.wake:
+		return true
+	case <-timer.C:
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sending = len(q.pending) > 0
+	return q.sending
+}
+
+// rest waits until the next attempt. It tells whether that is due to a kick.
+func (q *Queue) rest(pause time.Duration) (kicked bool) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-q.kick:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// refused tells errors by which containerd says that it will never take the
+// event. Any other may be over the next time.
+func refused(err error) bool {
+	switch s, ok := status.FromError(err); {
+	case !ok:
+		return false
+	default:
+		return s.Code() == codes.InvalidArgument || s.Code() == codes.Unimplemented
+	}
+}
+
+// connection is one to containerd, made when it is needed.
+type connection struct{ client *ttrpc.Client }
+
+// forward hands one event over. It has no time limit: the peer is on this
+// host, so that its end is the connection's, and to send again what it may have
+// taken would make two events of one.
+func (c *connection) forward(o Options, e *types.Envelope) error {
+	if c.client == nil {
+		conn, err := net.Dial("unix", strings.TrimPrefix(o.Address, "unix://"))
+		if err != nil {
+			return err
+		}
+		c.client = ttrpc.NewClient(conn)
+	}
+	ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{namespaceKey: {o.Namespace}})
+	_, err := events.NewTTRPCEventsClient(c.client).Forward(ctx, &events.ForwardRequest{Envelope: e})
+	if errors.Is(err, ttrpc.ErrClosed) {
+		return fmt.Errorf("containerd closed the connection: %w", err)
+	}
+	return err
+}
+
+func (c *connection) close() {
+	if c.client != nil {
+		c.client.Close()
+		c.client = nil
+	}
+}

@@ -1,0 +1,319 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/events"
+	"github.com/cleatrun/cleat/shim/options"
+	"github.com/cleatrun/cleat/shim/ttrpcserver"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// joinLimit is how long the shim waits for the Create of a container whose
+// `start` was told that it stays. containerd sends it at once.
+const joinLimit = 2 * time.Minute
+
+// taskService answers the RPCs of containerd.task.v2.Task and v3.Task, whose
+// messages are the same on the wire (runtime/task/v3/shim.proto).
+type taskService struct {
+	namespace  string
+	invokedAs  string
+	containers *containers
+	events     *events.Queue
+	log        *log
+}
+
+func (t *taskService) methods() map[string]ttrpcserver.Handler {
+	return map[string]ttrpcserver.Handler{
+		"Create":    unary(t.create),
+		"Start":     unary(t.start),
+		"Exec":      unary(t.exec),
+		"State":     unary(t.state),
+		"Wait":      unary(t.wait),
+		"Kill":      unary(t.kill),
+		"Pids":      unary(t.pids),
+		"CloseIO":   unary(t.closeIO),
+		"ResizePty": unary(t.resizePty),
+		"Stats":     unary(t.stats),
+		"Delete":    unary(t.delete),
+		"Connect":   unary(t.connect),
+		"Shutdown":  unary(t.shutdown),
+		"Pause":     unary(t.pause),
+		"Resume":    unary(t.resume),
+		"Update":    unary(t.update),
+	}
+}
+
+// empty answers RPCs that return nothing.
+var empty proto.Message
+
+// unary makes a handler of a function on messages.
+func unary[M any, Request interface {
+	*M
+	proto.Message
+}](f func(context.Context, Request) (proto.Message, error)) ttrpcserver.Handler {
+	return func(ctx context.Context, payload []byte) ([]byte, error) {
+		request := Request(new(M))
+		if err := proto.Unmarshal(payload, request); err != nil {
+			return nil, fmt.Errorf("read request: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		response, err := f(ctx, request)
+		if err != nil || response == nil {
+			return nil, err
+		}
+		return proto.Marshal(response)
+	}
+}
+
+func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (proto.Message, error) {
+	if err := bootstrap.ValidName(r.ID); err != nil {
+		return nil, fmt.Errorf("create container: id %w", err)
+	}
+	if !filepath.IsAbs(r.Bundle) {
+		return nil, fmt.Errorf("create container %s: bundle %q is not an absolute path: %w", r.ID, r.Bundle, errdefs.ErrInvalidArgument)
+	}
+	o, err := options.Resolve(t.invokedAs, r.GetOptions().GetTypeUrl(), r.GetOptions().GetValue())
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
+	}
+	for {
+		container, fresh, err := t.containers.claim(r.ID, func() *process.Container {
+			var c *process.Container
+			c = process.New(process.Config{
+				ID:         r.ID,
+				Namespace:  t.namespace,
+				Bundle:     oci.Bundle(r.Bundle),
+				Options:    o,
+				Rootfs:     mounts(r.Rootfs),
+				Stdio:      stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
+				Checkpoint: r.Checkpoint,
+				Publish:    t.publish,
+				Gone:       func() { t.containers.remove(c) },
+				Log:        t.log.Warn,
+			})
+			return c
+		})
+		if err != nil {
+			return nil, err
+		}
+		err = container.Create(ctx)
+		if !fresh && errdefs.IsNotFound(err) {
+			continue // it is gone, or its own creation has failed: not ours
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &task.CreateTaskResponse{Pid: uint32(container.Init().State().PID)}, nil
+	}
+}
+
+// process finds a container and its init process, or the exec of that id.
+func (t *taskService) process(id, execID string) (*process.Container, *process.Process, error) {
+	container, err := t.containers.get(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := container.Process(execID)
+	return container, p, err
+}
+
+func (t *taskService) start(ctx context.Context, r *task.StartRequest) (proto.Message, error) {
+	container, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID == "" {
+		err = container.Start(ctx)
+	} else {
+		err = p.StartExec(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &task.StartResponse{Pid: uint32(p.State().PID)}, nil
+}
+
+func (t *taskService) exec(_ context.Context, r *task.ExecProcessRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := bootstrap.ValidName(r.ExecID); err != nil {
+		return nil, fmt.Errorf("exec in container %s: exec id %w", r.ID, err)
+	}
+	if r.ExecID == reservedExecID || r.ExecID == r.ID {
+		// Clients and events name the init process so.
+		return nil, fmt.Errorf("exec in container %s: exec id %q stands for the init process: %w", r.ID, r.ExecID, errdefs.ErrInvalidArgument)
+	}
+	// Whatever type the client calls it, it is the runtime spec's process.
+	return empty, container.AddExec(r.ExecID, r.GetSpec().GetValue(),
+		stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal})
+}
+
+// reservedExecID is what containerd's own shim names the init process's files.
+const reservedExecID = "init"
+
+func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Message, error) {
+	container, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	s := p.State()
+	id := r.ID
+	if r.ExecID != "" {
+		id = r.ExecID
+	}
+	return &task.StateResponse{
+		ID:         id,
+		Bundle:     string(container.Bundle()),
+		Pid:        uint32(s.PID),
+		Status:     status(s.State),
+		Stdin:      s.Stdio.Stdin,
+		Stdout:     s.Stdio.Stdout,
+		Stderr:     s.Stdio.Stderr,
+		Terminal:   s.Stdio.Terminal,
+		ExitStatus: uint32(s.Exit.Status),
+		ExitedAt:   timestamp(s.Exit.At),
+	}, nil
+}
+
+func (t *taskService) wait(ctx context.Context, r *task.WaitRequest) (proto.Message, error) {
+	_, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	exit, err := p.Wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &task.WaitResponse{ExitStatus: uint32(exit.Status), ExitedAt: timestamp(exit.At)}, nil
+}
+
+func (t *taskService) kill(_ context.Context, r *task.KillRequest) (proto.Message, error) {
+	_, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, p.Kill(syscall.Signal(r.Signal), r.All)
+}
+
+func (t *taskService) pids(_ context.Context, r *task.PidsRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	pids, err := container.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	return processes(pids)
+}
+
+func (t *taskService) closeIO(_ context.Context, r *task.CloseIORequest) (proto.Message, error) {
+	_, p, err := t.process(r.ID, r.ExecID)
+	if err != nil || !r.Stdin {
+		return empty, err
+	}
+	return empty, p.CloseStdin()
+}
+
+func (t *taskService) resizePty(_ context.Context, r *task.ResizePtyRequest) (proto.Message, error) {
+	_, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	const max = 1<<16 - 1 // struct winsize has 16 bits
+	if r.Width > max || r.Height > max {
+		return nil, fmt.Errorf("resize terminal of container %s to %dx%d: larger than %d: %w", r.ID, r.Width, r.Height, max, errdefs.ErrInvalidArgument)
+	}
+	return empty, p.Resize(uint16(r.Width), uint16(r.Height))
+}
+
+func (t *taskService) stats(_ context.Context, r *task.StatsRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	stats, err := container.Stats()
+	if err != nil {
+		return nil, err
+	}
+	message, ok := stats.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("statistics of container %s are a %T: %w", r.ID, stats, errdefs.ErrInternal)
+	}
+	packed, err := pack(message)
+	return &task.StatsResponse{Stats: packed}, err
+}
+
+func (t *taskService) delete(ctx context.Context, r *task.DeleteRequest) (proto.Message, error) {
+	container, p, err := t.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID == "" {
+		err = container.Delete(ctx)
+	} else {
+		err = p.DeleteExec(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := p.State()
+	return &task.DeleteResponse{Pid: uint32(s.PID), ExitStatus: uint32(s.Exit.Status), ExitedAt: timestamp(s.Exit.At)}, nil
+}
+
+// connect answers for any id, also for one that is not (yet) served:
+// containerd uses it to see who is there.
+func (t *taskService) connect(ctx context.Context, r *task.ConnectRequest) (proto.Message, error) {
+	if _, joins := ttrpc.GetMetadataValue(ctx, bootstrap.JoinKey); joins && !t.containers.expect(r.ID, joinLimit) {
+		<-ctx.Done() // the end of the connection is the answer
+		return nil, ctx.Err()
+	}
+	response := &task.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if container, err := t.containers.get(r.ID); err == nil {
+		response.TaskPid = uint32(container.Init().State().PID)
+	}
+	return response, nil
+}
+
+func (t *taskService) shutdown(context.Context, *task.ShutdownRequest) (proto.Message, error) {
+	t.containers.shutdown()
+	return empty, nil
+}
+
+func (t *taskService) pause(ctx context.Context, r *task.PauseRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, container.Pause(ctx)
+}
+
+func (t *taskService) resume(ctx context.Context, r *task.ResumeRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, container.Resume(ctx)
+}
+
+func (t *taskService) update(ctx context.Context, r *task.UpdateTaskRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, container.Update(ctx, r.GetResources().GetValue(), r.Annotations)
+}
