@@ -124,17 +124,21 @@ func (b Bundle) ReadAddress() (string, error) {
 }
 
 // replace writes a file of the bundle so that a reader sees the old or the
-// new content, never a part.
+// new content, never a part, whoever else writes it at the same time. What was
+// there under the name, a link or a FIFO too, is replaced and not followed.
 func (b Bundle) replace(name string, data []byte) error {
-	temp := b.Path("." + name)
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	temp, err := os.CreateTemp(string(b), "."+name+"-")
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, b.Path(name)); err != nil {
-		os.Remove(temp)
-		return err
+	_, err = temp.Write(data)
+	if err = errors.Join(err, temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), b.Path(name))
 	}
-	return nil
+	if err != nil {
+		os.Remove(temp.Name())
+	}
+	return err
 }
 
 func (b Bundle) read(name string) ([]byte, error) {
@@ -144,18 +148,11 @@ func (b Bundle) read(name string) ([]byte, error) {
 // readBounded reads a regular file of at most limit bytes. It follows no link
 // and never blocks on a FIFO.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
@@ -164,4 +161,36 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
 	}
 	return data, nil
+}
+
+// readTail reads the end of a regular file, at most limit bytes.
+func readTail(path string, limit int64) ([]byte, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > limit {
+		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {
+			return nil, err
+		}
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// openRegular opens a regular file for reading, and nothing else.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -1,0 +1,185 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/go-runc"
+)
+
+// This file is one call to the OCI runtime from its beginning to its end: its
+// log, its time limit, the pid it tells, and the error that it becomes.
+
+// call is one run of the OCI runtime, with a log of its own: a shared one
+// could show another call's error and grows with every exec.
+type call struct {
+	runtime   runc.Runc
+	operation string
+	container string
+	limit     time.Duration
+	ctx       context.Context
+	cancel    context.CancelFunc
+	// criu is what it has said of why a checkpoint or restore failed.
+	criu string
+}
+
+var calls atomic.Uint64
+
+func (r *Runtime) begin(ctx context.Context, operation, id string, limit time.Duration) *call {
+	c := &call{operation: operation, container: id, limit: limit}
+	if end, ok := ctx.Deadline(); ok {
+		c.limit = min(limit, time.Until(end))
+	}
+	c.ctx, c.cancel = context.WithTimeout(ctx, limit)
+	c.runtime = runc.Runc{
+		Command:       r.binary(),
+		Root:          r.root(),
+		Log:           r.bundle.Path(fmt.Sprintf("log-%s-%d-%d.json", operation, os.Getpid(), calls.Add(1))),
+		LogFormat:     runc.JSON,
+		SystemdCgroup: r.options.SystemdCgroup,
+	}
+	// There is one already if a shim of the same pid was killed; and in a
+	// bundle that is gone (containerd removes those it cannot load) there can
+	// be none: then the runtime says on stderr what it has to say.
+	if err := os.Remove(c.runtime.Log); err != nil {
+		if _, err := os.Lstat(string(r.bundle)); err != nil {
+			c.runtime.Log, c.runtime.LogFormat = "", ""
+		}
+	}
+	return c
+}
+
+// launch makes a call that starts a process of the container, and returns the
+// pid that the runtime has written to pidFile. A call that fails leaves no
+// file, unless it was killed: then the file names what may be left to remove.
+func (c *call) launch(pidFile string, call func(pidFile string) error) (pid int, err error) {
+	os.Remove(pidFile)
+	if err := call(pidFile); err != nil {
+		if c.ctx.Err() == nil {
+			os.Remove(pidFile)
+		}
+		return 0, err
+	}
+	return readPid(pidFile)
+}
+
+// end removes the call's log and makes its error one that tells the user what
+// the runtime said.
+func (c *call) end(err *error) {
+	if c.runtime.Log != "" {
+		defer os.Remove(c.runtime.Log)
+	}
+	defer c.cancel()
+	if *err == nil {
+		return
+	}
+	failure := &Error{Operation: c.operation, Container: c.container, Err: *err, Message: c.words(*err)}
+	failure.Status, _ = exitOf(*err)
+	switch c.ctx.Err() {
+	case context.DeadlineExceeded:
+		failure.Message = fmt.Sprintf("no end within %s, killed", c.limit.Round(time.Millisecond))
+	case context.Canceled:
+		failure.Message = fmt.Sprintf("%v, killed", context.Cause(c.ctx))
+	}
+	if c.criu != "" {
+		failure.Message += ": " + c.criu
+	}
+	*err = failure
+}
+
+// words are the runtime's own: the last error in its log, else its output,
+// else why it could not be run.
+func (c *call) words(err error) string {
+	status, output := exitOf(err)
+	if status != 0 {
+		if message := lastLogError(c.runtime.Log); message != "" {
+			return message
+		}
+	}
+	if output != "" {
+		return output
+	}
+	return strings.TrimRight(err.Error(), ": \n")
+}
+
+// exitOf tells with what status the runtime ended and what it has written to
+// its output, as far as that was not the container's. go-runc has both in the
+// text of its error, and only there.
+func exitOf(err error) (status int, output string) {
+	const before = " did not terminate successfully: exit status "
+	_, after, ok := strings.Cut(err.Error(), before)
+	if !ok {
+		return 0, ""
+	}
+	digits, output, _ := strings.Cut(after, ":")
+	if status, err = strconv.Atoi(digits); err != nil {
+		return 0, ""
+	}
+	return status, strings.TrimSpace(output)
+}
+
+// Error is a failed call to the OCI runtime.
+type Error struct {
+	// Operation is the runtime's command: create, start, exec, …
+	Operation string
+	Container string
+	// Message is what the runtime said, unchanged; clients derive exit codes
+	// from its words.
+	Message string
+	// Status is the runtime's exit status, 128 plus the signal if one ended
+	// it, or 0 if it was not run or has succeeded.
+	Status int
+	Err    error
+}
+
+func (e *Error) Error() string {
+	text := "OCI runtime " + e.Operation + " failed: " + e.Message
+	if e.Status != 0 {
+		return fmt.Sprintf("%s (container %s, exit status %d)", text, e.Container, e.Status)
+	}
+	return fmt.Sprintf("%s (container %s)", text, e.Container)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// maxLog bounds how much of a log is read, from its end.
+const maxLog = 64 << 10
+
+// lastLogError returns the message of the last error in a runtime's JSON log,
+// or nothing. runc and crun write {"level":"error","msg":"…"}, youki writes
+// {"level":"ERROR","message":"…"}.
+func lastLogError(path string) string {
+	data, err := readTail(path, maxLog)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(string(data), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		var line struct{ Level, Msg, Message string }
+		if json.Unmarshal([]byte(lines[i]), &line) != nil {
+			continue
+		}
+		if strings.EqualFold(line.Level, "error") || strings.EqualFold(line.Level, "fatal") {
+			return strings.TrimSpace(line.Msg + line.Message)
+		}
+	}
+	return ""
+}
+
+func readPid(path string) (int, error) {
+	data, err := readBounded(path, 32)
+	if err != nil {
+		return 0, fmt.Errorf("the runtime told no pid: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("the runtime told no pid: %s holds %q", path, data)
+	}
+	return pid, nil
+}
