@@ -270,14 +270,23 @@ func childStreams(s *stdio.Streams) oci.Streams {
 	return oci.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr}
 }
 
-// Start lets the init process run the container's program.
+// Start lets the init process run the container's program, or restores the
+// container from its checkpoint.
 func (c *Container) Start(ctx context.Context) error {
-	return c.init.do(ctx, OpStart, nil, func(ctx context.Context) (*Event, error) {
-		if err := c.runtime.Start(ctx, c.ID); err != nil {
-			return nil, err
-		}
-		return &Event{Kind: ContainerStarted, PID: c.init.State().PID}, nil
-	})
+	return c.init.do(ctx, OpStart, nil, c.start)
+}
+
+func (c *Container) start(ctx context.Context) (*Event, error) {
+	if c.checkpoint != "" {
+		return c.restore(ctx)
+	}
+	if err := c.init.openStdin(); err != nil {
+		return nil, err
+	}
+	if err := c.runtime.Start(ctx, c.ID); err != nil {
+		return nil, err
+	}
+	return &Event{Kind: ContainerStarted, PID: c.init.State().PID}, nil
 }
 
 // Delete removes a container that has ended or was never started. Asked again

@@ -89,6 +89,9 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	if err := streams.Attach(attach); err != nil {
 		return nil, fmt.Errorf("attach standard IO of %s: %w", p.name(), err)
 	}
+	if err := p.openStdin(); err != nil {
+		return nil, err
+	}
 	p.spec = nil
 	return &Event{Kind: ExecStarted, Exec: p.state.ExecID, PID: pid}, nil
 }

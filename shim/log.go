@@ -2,7 +2,6 @@ package shim
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -39,9 +38,11 @@ func openLog(path, runtime string, debug bool) *log {
 		unix.Close(fd)
 		return l
 	}
-	l.fd = fd
-	// What Go's runtime says when it gives up goes there too.
-	unix.Dup3(fd, int(os.Stderr.Fd()), 0)
+	// As stderr, so that what Go's runtime says when it gives up goes there too.
+	defer unix.Close(fd)
+	if unix.Dup3(fd, unix.Stderr, 0) == nil {
+		l.fd = unix.Stderr
+	}
 	return l
 }
 

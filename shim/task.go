@@ -37,22 +37,23 @@ type taskService struct {
 
 func (t *taskService) methods() map[string]ttrpcserver.Handler {
 	return map[string]ttrpcserver.Handler{
-		"Create":    unary(t.create),
-		"Start":     unary(t.start),
-		"Exec":      unary(t.exec),
-		"State":     unary(t.state),
-		"Wait":      unary(t.wait),
-		"Kill":      unary(t.kill),
-		"Pids":      unary(t.pids),
-		"CloseIO":   unary(t.closeIO),
-		"ResizePty": unary(t.resizePty),
-		"Stats":     unary(t.stats),
-		"Delete":    unary(t.delete),
-		"Connect":   unary(t.connect),
-		"Shutdown":  unary(t.shutdown),
-		"Pause":     unary(t.pause),
-		"Resume":    unary(t.resume),
-		"Update":    unary(t.update),
+		"Create":     unary(t.create),
+		"Start":      unary(t.start),
+		"Exec":       unary(t.exec),
+		"State":      unary(t.state),
+		"Wait":       unary(t.wait),
+		"Kill":       unary(t.kill),
+		"Pids":       unary(t.pids),
+		"CloseIO":    unary(t.closeIO),
+		"ResizePty":  unary(t.resizePty),
+		"Stats":      unary(t.stats),
+		"Delete":     unary(t.delete),
+		"Connect":    unary(t.connect),
+		"Checkpoint": unary(t.checkpoint),
+		"Shutdown":   unary(t.shutdown),
+		"Pause":      unary(t.pause),
+		"Resume":     unary(t.resume),
+		"Update":     unary(t.update),
 	}
 }
 
@@ -316,4 +317,16 @@ func (t *taskService) update(ctx context.Context, r *task.UpdateTaskRequest) (pr
 		return nil, err
 	}
 	return empty, container.Update(ctx, r.GetResources().GetValue(), r.Annotations)
+}
+
+func (t *taskService) checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) (proto.Message, error) {
+	container, err := t.containers.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	o, err := checkpointOptions(r)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint container %s: %w", r.ID, err)
+	}
+	return empty, container.Checkpoint(ctx, o)
 }

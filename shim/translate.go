@@ -2,6 +2,7 @@ package shim
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/containerd/api/types"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -104,6 +106,38 @@ func mountMessages(mounts []oci.Mount) []*types.Mount {
 		messages = append(messages, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
 	return messages
+}
+
+// checkpointOptions reads those of a Checkpoint: none, or those of runc.
+func checkpointOptions(r *task.CheckpointTaskRequest) (oci.CheckpointOptions, error) {
+	var o runcoptions.CheckpointOptions
+	if r.Options != nil {
+		if r.Options.MessageName() != o.ProtoReflect().Descriptor().FullName() {
+			return oci.CheckpointOptions{}, fmt.Errorf("options of type %q: %w", r.Options.TypeUrl, errdefs.ErrInvalidArgument)
+		}
+		if err := proto.Unmarshal(r.Options.Value, &o); err != nil {
+			return oci.CheckpointOptions{}, fmt.Errorf("options: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	image := r.Path
+	if image == "" {
+		image = o.ImagePath
+	}
+	if !filepath.IsAbs(image) {
+		return oci.CheckpointOptions{}, fmt.Errorf("image path %q is not absolute: %w", image, errdefs.ErrInvalidArgument)
+	}
+	return oci.CheckpointOptions{
+		ImagePath:           image,
+		WorkPath:            o.WorkPath,
+		ParentPath:          o.ParentPath,
+		Exit:                o.Exit,
+		OpenTCP:             o.OpenTcp,
+		ExternalUnixSockets: o.ExternalUnixSockets,
+		Terminal:            o.Terminal,
+		FileLocks:           o.FileLocks,
+		EmptyNamespaces:     o.EmptyNamespaces,
+		CgroupsMode:         o.CgroupsMode,
+	}, nil
 }
 
 // processes lists pids in ascending order. Those of execs carry their ids.

@@ -124,6 +124,12 @@ type terminal struct {
 	users atomic.Int32
 }
 
+// join makes an end for one more pump.
+func (t *terminal) join() *end {
+	t.users.Add(1)
+	return borrowed(t.file)
+}
+
 func (t *terminal) leave() {
 	if t.users.Add(-1) == 0 {
 		t.file.Close()
@@ -143,8 +149,8 @@ func (t *terminal) resize(width, height uint16) error {
 	return err
 }
 
-// connect makes the pumps between the terminal and the client's ends. The
-// caller holds s.mu and starts them.
+// connect makes the pump for the terminal's output. The caller holds s.mu and
+// starts it.
 func (s *Streams) connect(master *os.File) {
 	s.console.close()
 	t := &terminal{file: master}
@@ -154,17 +160,9 @@ func (s *Streams) connect(master *os.File) {
 			s.options.Log("size of the terminal: %v", err)
 		}
 	}
-	t.users.Add(1)
-	out := newTTYReader("stdout", borrowed(master), s.sink, s.options.Log)
+	out := newTTYReader("stdout", t.join(), s.sink, s.options.Log)
 	out.atEnd = t.leave
-	s.outputs = append(s.outputs, out.pump)
-	if s.source != nil {
-		t.users.Add(1)
-		in := newTTYWriter("stdin", s.source, borrowed(master), s.options.Log)
-		in.atEnd = t.leave
-		s.input = in.pump
-	}
-	s.source, s.sink = nil, nil
+	s.outputs, s.sink = append(s.outputs, out.pump), nil
 }
 
 // disconnect gives up a terminal that has not come. The caller holds s.mu.
@@ -173,10 +171,8 @@ func (s *Streams) disconnect() {
 		s.console.close()
 		s.console = nil
 	}
-	for _, e := range []*end{s.source, s.sink} {
-		if e != nil {
-			e.close()
-		}
+	if s.sink != nil {
+		s.sink.close()
+		s.sink = nil
 	}
-	s.source, s.sink = nil, nil
 }

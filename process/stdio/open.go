@@ -79,7 +79,7 @@ func (s *Streams) openTerminal(stdin, stdout target, log *os.File) (err error) {
 		return err
 	}
 	if stdin.kind == fifo {
-		if s.source, err = s.openSource(stdin); err != nil {
+		if s.stdin, err = lookupFIFO("stdin", stdin.path); err != nil {
 			return err
 		}
 	}
@@ -88,53 +88,22 @@ func (s *Streams) openTerminal(stdin, stdout target, log *os.File) (err error) {
 	return err
 }
 
-// openInput returns the process's end of stdin.
+// openInput returns the process's end of stdin. The client's FIFO is looked up
+// now and opened by OpenStdin, so what the process gets is always a pipe.
 func (s *Streams) openInput(t target) (childs *os.File, how string, err error) {
 	if t.kind == none {
 		childs, err = os.Open(os.DevNull)
 		return childs, "", err
 	}
-	if s.direct() {
-		n, err := lookupFIFO("stdin", t.path)
-		if err != nil {
-			return nil, "", err
-		}
-		defer n.close()
-		if childs, err = n.reader(true); err != nil {
-			return nil, "", err
-		}
-		s.holdStdin, err = n.writer(true)
-		return childs, "direct", err
-	}
-	source, err := s.openSource(t)
-	if err != nil {
+	if s.stdin, err = lookupFIFO("stdin", t.path); err != nil {
 		return nil, "", err
 	}
 	ours, childs, err := pipeToChild("stdin", s.options)
 	if err != nil {
-		source.close()
 		return nil, "", err
 	}
-	s.input = newSplicer("stdin", source, endOf(ours), s.options.Log)
+	s.feed = endOf(ours)
 	return childs, "spliced", nil
-}
-
-// openSource opens the client's FIFO for the shim to read, and holds it.
-func (s *Streams) openSource(t target) (*end, error) {
-	n, err := lookupFIFO("stdin", t.path)
-	if err != nil {
-		return nil, err
-	}
-	defer n.close()
-	reader, err := n.reader(false)
-	if err != nil {
-		return nil, err
-	}
-	if s.holdStdin, err = n.writer(true); err != nil {
-		reader.Close()
-		return nil, err
-	}
-	return endOf(reader), nil
 }
 
 // openOutput returns the process's end of stdout or stderr.

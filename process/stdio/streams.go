@@ -71,15 +71,19 @@ type Streams struct {
 	// buffered is there for it when it is back.
 	holdStdin *os.File
 	holds     []*os.File
-	input     *pump
-	outputs   []*pump
-	loggers   []*logger
+	// stdin is the client's FIFO and feed what it will be passed on to, until
+	// OpenStdin.
+	stdin   *node
+	feed    *end
+	input   *pump
+	outputs []*pump
+	loggers []*logger
 
-	// With a terminal, console is there until it has come, and source and sink
-	// are what it will be connected with.
-	console      *consoleSocket
-	source, sink *end
-	terminal     *terminal
+	// With a terminal, console is there until it has come, and sink is where its
+	// output will go.
+	console  *consoleSocket
+	sink     *end
+	terminal *terminal
 
 	state                  State
 	attached, gone, closed bool
@@ -120,7 +124,7 @@ func (s *Streams) ConsoleSocket() string {
 }
 
 // Attach is called when the process has been launched: it takes the terminal
-// from the OCI runtime, gives up the process's own ends, and lets bytes flow.
+// from the OCI runtime, gives up the process's own ends, and lets output flow.
 // ctx bounds the wait for the terminal.
 func (s *Streams) Attach(ctx context.Context) error {
 	s.mu.Lock()
@@ -148,14 +152,57 @@ func (s *Streams) Attach(ctx context.Context) error {
 	for _, p := range s.outputs {
 		p.start()
 	}
-	if s.input != nil {
-		s.input.start()
-	}
 	s.attached = true
 	if s.gone {
 		s.tellExit()
 	}
 	return nil
+}
+
+// OpenStdin opens the client's FIFO and lets its bytes flow to the process. It
+// is called when the process is about to run, after Attach.
+//
+// Not before: a client whose input is short is told by the opened FIFO that it
+// can write all of it, and reacts to its end (by CloseIO) only once it knows
+// the process that it made, which ctr forgets to do when that comes first.
+func (s *Streams) OpenStdin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdin == nil || s.closed || s.gone {
+		return nil
+	}
+	defer s.closeStdin()
+	reader, err := s.stdin.reader(false)
+	if err != nil {
+		return err
+	}
+	if !s.state.StdinClosed {
+		if s.holdStdin, err = s.stdin.writer(true); err != nil {
+			reader.Close()
+			return err
+		}
+	}
+	if s.terminal != nil {
+		s.input = newTTYWriter("stdin", endOf(reader), s.terminal.join(), s.options.Log).pump
+		s.input.atEnd = s.terminal.leave
+	} else {
+		s.input = newSplicer("stdin", endOf(reader), s.feed, s.options.Log)
+		s.feed = nil
+	}
+	s.input.start()
+	return nil
+}
+
+// closeStdin gives up what OpenStdin has not used.
+func (s *Streams) closeStdin() {
+	if s.stdin != nil {
+		s.stdin.close()
+		s.stdin = nil
+	}
+	if s.feed != nil {
+		s.feed.close()
+		s.feed = nil
+	}
 }
 
 // Resize sets the size of the terminal, now or as soon as there is one.
@@ -238,6 +285,7 @@ func (s *Streams) Close() error {
 	s.closed = true
 	s.closeChild()
 	closeFile(&s.holdStdin)
+	s.closeStdin()
 	s.disconnect()
 	// Without our read end a client that is gone is an EPIPE, so nothing waits
 	// for it for ever.
@@ -249,7 +297,7 @@ func (s *Streams) Close() error {
 
 	// From here on nobody else changes these.
 	if s.input != nil {
-		finish(s.input, attached)
+		s.input.stop()
 	}
 	for _, p := range s.outputs {
 		if attached && p.sourceGone() {
@@ -257,21 +305,17 @@ func (s *Streams) Close() error {
 			linger(func() { <-p.done })
 			continue
 		}
-		finish(p, attached)
+		if attached {
+			p.stop()
+		} else {
+			p.abandon()
+		}
 	}
 	for _, l := range s.loggers {
 		l.endOfOutput()
 		linger(l.finish)
 	}
 	return nil
-}
-
-func finish(p *pump, started bool) {
-	if started {
-		p.stop()
-	} else {
-		p.abandon()
-	}
 }
 
 // State of the streams.
