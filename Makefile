@@ -14,13 +14,15 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 # The bounds below are for a small machine with cold caches; a run takes less.
 UNIT_TIME        ?= 5m
 INTEGRATION_TIME ?= 10m
+V2_TIME          ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-unit test-integration lint setup clean
+.PHONY: help build install demo test test-unit test-integration test-v2 lint setup clean
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
 	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root)'
+	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
 	@echo 'make build    the shim, in $(SHIM)'
 	@echo 'make install  the shim to $(DESTDIR)$(PREFIX)/bin (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
@@ -44,6 +46,10 @@ test-unit:
 # while they run.
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
+
+# The same tests in virtual machines that have what this one may lack.
+test-v2: setup
+	cd integration/vm && go test -count 1 -timeout $(V2_TIME)
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

@@ -38,10 +38,13 @@ var needs = []need{
 	{"nsenter and unshare (util-linux; the tests of --cni get a network of their own)", "util-linux", func() bool { return command("nsenter")() && command("unshare")() }},
 }
 
-// packages installs what is missing when it can (root on Debian or Ubuntu),
-// and otherwise says exactly what is missing.
-func (b *builder) packages(ctx context.Context) error {
-	missing := absent()
+// packages brings what building and testing on this machine takes.
+func (b *builder) packages(ctx context.Context) error { return b.install(ctx, needs) }
+
+// install installs what is missing of a list when it can (root on Debian or
+// Ubuntu), and otherwise says exactly what is missing.
+func (b *builder) install(ctx context.Context, needs []need) error {
+	missing := absent(needs)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -67,13 +70,13 @@ func (b *builder) packages(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, explain(missing, install))
 	}
-	if still := absent(); len(still) > 0 {
+	if still := absent(needs); len(still) > 0 {
 		return explain(still, install)
 	}
 	return nil
 }
 
-func absent() []need {
+func absent(needs []need) []need {
 	var list []need
 	for _, n := range needs {
 		if !n.have() {

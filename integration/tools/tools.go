@@ -90,13 +90,19 @@ func Ensure(ctx context.Context, progress io.Writer) (Tools, error) {
 	return check(t)
 }
 
+// Files lists every program. All are below Dir, at the same place in each
+// folder that EnvBuilt can name.
+func (t Tools) Files() []string {
+	return []string{
+		t.Containerd, t.Ctr, t.Shim, t.StockShim, t.Stress, t.Runc, t.Busybox,
+		filepath.Join(t.CNI, "bridge"), filepath.Join(t.CNI, "host-local"), filepath.Join(t.CNI, "loopback"),
+	}
+}
+
 // check reports every program of t that is not there.
 func check(t Tools) (Tools, error) {
 	var missing []error
-	for _, file := range []string{
-		t.Containerd, t.Ctr, t.Shim, t.StockShim, t.Stress, t.Runc, t.Busybox,
-		filepath.Join(t.CNI, "bridge"), filepath.Join(t.CNI, "host-local"), filepath.Join(t.CNI, "loopback"),
-	} {
+	for _, file := range t.Files() {
 		if _, err := os.Stat(file); err != nil {
 			missing = append(missing, err)
 		}

@@ -1,0 +1,37 @@
+package vm
+
+// What of this repository runs inside a machine, and how it is built.
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/cleatrun/cleat/integration/tools"
+)
+
+// build makes the programs that a machine gets, in the build folder.
+func build(ctx context.Context, t tools.Tools) (programs, error) {
+	p := programs{
+		tools: t,
+		init:  filepath.Join(t.Dir, "guest-init"),
+		tests: filepath.Join(t.Dir, "integration.test"),
+	}
+	// The tests' package is the folder above.
+	for _, args := range [][]string{
+		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},
+		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.tests, ".."},
+	} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the machine's C library is another
+		cmd.WaitDelay = 5 * time.Second
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return programs{}, fmt.Errorf("%s: %w\n%s", cmd, err, bytes.TrimSpace(out))
+		}
+	}
+	return p, nil
+}

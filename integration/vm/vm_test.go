@@ -1,0 +1,121 @@
+package vm
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cleatrun/cleat/integration/place"
+	"github.com/cleatrun/cleat/integration/tools"
+	"github.com/cleatrun/cleat/integration/vm/job"
+)
+
+func TestMain(m *testing.M) {
+	place.KeepIfAsked()
+	os.Exit(m.Run())
+}
+
+// TestCgroupV2 runs all integration tests on a system that has a unified
+// cgroup hierarchy and nothing else.
+func TestCgroupV2(t *testing.T) { inMachine(t, "cgroup v2", job.Job{}, "") }
+
+// TestSystemd runs the tests that need systemd on a system that has it.
+func TestSystemd(t *testing.T) { inMachine(t, "systemd", job.Job{Init: job.Systemd}, "^TestSystemd") }
+
+// prepare makes all that machines are made from, once for all tests.
+var prepare = sync.OnceValues(func() (parts struct {
+	guest    tools.Guest
+	programs programs
+}, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	built, err := tools.Ensure(ctx, os.Stdout)
+	if err != nil {
+		return parts, err
+	}
+	if parts.guest, err = tools.EnsureGuest(ctx, os.Stdout); err != nil {
+		return parts, err
+	}
+	parts.programs, err = build(ctx, built)
+	return parts, err
+})
+
+// inMachine boots a machine, runs the integration tests that pattern selects
+// in it, and makes each of them a subtest of t as soon as it has ended.
+func inMachine(t *testing.T, name string, j job.Job, pattern string) {
+	parts, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := place.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	limit := deadline(t)
+	ctx, cancel := context.WithDeadlineCause(t.Context(), limit, fmt.Errorf("the time for the machine is over"))
+	defer cancel()
+	instruct(&j, pattern, limit)
+	m := machine{place: p, guest: parts.guest, initramfs: p.Path("initramfs"), systemd: j.Init == job.Systemd}
+	if err := writeInitramfs(m.initramfs, parts.guest, parts.programs, j); err != nil {
+		t.Fatal(err)
+	}
+
+	began := time.Now()
+	m.booted = func(kernel string, took time.Duration) {
+		fmt.Printf("%s: Linux %s booted in %.1f s\n", name, kernel, took.Seconds())
+	}
+	counts := map[string]int{}
+	r, status, err := collect(ctx, &m, func(test *result) {
+		fmt.Printf("%s: %s %s (%.1f s)\n", name, test.word(), test.name, test.elapsed)
+		counts[test.word()]++
+		t.Run(test.name, test.replay)
+	})
+	fmt.Printf("%s: %d tests passed, %d failed, %d skipped in %.0f s\n",
+		name, counts[passed], counts[failed], counts[skipped], time.Since(began).Seconds())
+	switch {
+	case err != nil:
+		t.Errorf("%v\n%s", err, r.outside.String())
+	case status != 0:
+		t.Errorf("the tests ended with exit status %d\n%s", status, r.outside.String())
+	case len(counts) == 0:
+		t.Error("no test ran")
+	}
+}
+
+// cleanup is the time that this side needs after the machine's has run out.
+const cleanup = 20 * time.Second
+
+// deadline is when a machine must be gone.
+func deadline(t *testing.T) time.Time {
+	if limit, ok := t.Deadline(); ok {
+		return limit.Add(-cleanup)
+	}
+	return time.Now().Add(10 * time.Minute)
+}
+
+// instruct makes a job run the integration tests. With -run A/B on this side
+// the machine runs those that match B.
+func instruct(j *job.Job, pattern string, limit time.Time) {
+	if _, wanted, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
+		pattern = wanted
+	}
+	// The tests give up before this side does, and then say what hung.
+	patience := max(time.Until(limit)-cleanup, time.Second)
+	j.Dir = "/tmp"
+	j.Env = []string{tools.EnvBuilt + "=" + job.Programs}
+	j.Command = []string{
+		job.Tests, "-test.v=test2json", "-test.run=" + pattern,
+		fmt.Sprintf("-test.timeout=%s", patience.Round(time.Second)),
+		fmt.Sprintf("-test.short=%t", testing.Short()),
+	}
+}
