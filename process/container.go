@@ -233,6 +233,22 @@ func (c *Container) watchCgroup(group *cgroup.Group) {
 	}
 }
 
+// removeCgroup removes what the OCI runtime may have left of the cgroup. One that
+// somebody else uses too, because the container has none of its own, stays.
+func (c *Container) removeCgroup() error {
+	c.mu.Lock()
+	group := c.cgroup
+	c.mu.Unlock()
+	if group == nil {
+		return nil
+	}
+	pids, err := group.PIDs()
+	if err == nil && len(pids) > 0 {
+		return nil
+	}
+	return group.Remove(c.limits.Killed)
+}
+
 func (c *Container) dropCgroup() {
 	c.mu.Lock()
 	group := c.cgroup
@@ -313,6 +329,9 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 		return nil, err
 	}
 	if err := c.unmount(); err != nil {
+		return nil, fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
+	if err := c.removeCgroup(); err != nil {
 		return nil, fmt.Errorf("delete container %s: %w", c.ID, err)
 	}
 	c.dropCgroup()

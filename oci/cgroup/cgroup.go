@@ -94,7 +94,7 @@ func Load(pid int) (*Group, error) {
 	if cgroups.Mode() == cgroups.Unified {
 		s, err = stateV2(unifiedMount, unified)
 	} else {
-		s, err = stateV1(controllers)
+		s, err = stateV1(controllers, unified)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)

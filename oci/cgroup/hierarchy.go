@@ -67,9 +67,15 @@ func parseV1Mounts(mountinfo string) v1Mounts {
 	return m
 }
 
+// hybrid is the directory, beside those of the controllers, where systemd mounts
+// the v2 hierarchy on a V1 host. It has no controllers there, but OCI runtimes
+// make a group in it too.
+const hybrid = "unified"
+
 // stateV1 describes the group with these paths, as /proc/<pid>/cgroup names
 // them, leaving out the hierarchies that are not mounted or do not have it.
-func stateV1(controllers map[string]string) (State, error) {
+// unified is its path in a v2 hierarchy, or empty.
+func stateV1(controllers map[string]string, unified string) (State, error) {
 	mounts, err := readV1Mounts()
 	if err != nil {
 		return State{}, err
@@ -86,6 +92,12 @@ func stateV1(controllers map[string]string) (State, error) {
 			continue
 		}
 		s.Paths[name] = path
+	}
+	if unified != "" {
+		path := filepath.Join("/", strings.TrimSuffix(unified, " (deleted)"))
+		if _, err := os.Lstat(filepath.Join(s.Root, hybrid, path)); err == nil {
+			s.Paths[hybrid] = path
+		}
 	}
 	if len(s.Paths) == 0 {
 		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,13 +27,7 @@ const endLimit = 500 * time.Millisecond
 type left struct {
 	pidfd int
 	group *cgroup.Group
-	// unified is the directory in the v2 hierarchy beside those of v1, which a
-	// Group does not name; runc makes it too.
-	unified string
 }
-
-// hybridMount is where systemd mounts the v2 hierarchy beside v1.
-const hybridMount = "/sys/fs/cgroup/unified"
 
 // initPid is what the runtime wrote as the pid of the init process, or 0.
 func initPid(bundle oci.Bundle) int {
@@ -86,11 +78,6 @@ func find(pid int, id string) (left, error) {
 		return l, err
 	}
 	l.group = group
-	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok && bears(line, id) {
-			l.unified = filepath.Join(hybridMount, strings.TrimSpace(path))
-		}
-	}
 	return l, nil
 }
 
@@ -130,10 +117,7 @@ func (l left) end() error {
 		failures = errors.Join(failures, errors.New("init process does not end"))
 	}
 	if l.group != nil {
-		failures = errors.Join(failures, removeGroup(l.group.State()))
-	}
-	if l.unified != "" {
-		failures = errors.Join(failures, removeTree(l.unified))
+		failures = errors.Join(failures, l.group.Remove(endLimit))
 	}
 	return failures
 }
@@ -159,49 +143,4 @@ func (l left) close() {
 	if l.group != nil {
 		l.group.Close()
 	}
-}
-
-// removeGroup removes the directories of a cgroup, innermost first. Those that
-// are gone are no error.
-func removeGroup(s cgroup.State) error {
-	var failures error
-	for controller, path := range s.Paths {
-		if path == "/" {
-			continue
-		}
-		failures = errors.Join(failures, removeTree(filepath.Join(s.Root, controller, path)))
-	}
-	return failures
-}
-
-func removeTree(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	// A cgroup is busy until the last of its processes is reaped.
-	const pause = 2 * time.Millisecond
-	for deadline := time.Now().Add(endLimit); ; time.Sleep(pause) {
-		err := unix.Rmdir(dir)
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			if err != nil {
-				err = &fs.PathError{Op: "remove cgroup", Path: dir, Err: err}
-			}
-			return ignoreGone(err)
-		}
-	}
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
 }
