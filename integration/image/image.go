@@ -7,13 +7,13 @@ package image
 
 import (
 	"archive/tar"
-	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -21,9 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"runtime"
 )
 
 // Name is what the image is called when it is imported from a file.
@@ -41,9 +39,9 @@ func New(busybox string) (v1.Image, error) {
 	}
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
-	img, err = mutate.AppendLayers(img, static.NewLayer(layer, types.OCIUncompressedLayer))
+	img, err = appendLayer(img, layer)
 	if err != nil {
-		return nil, fmt.Errorf("add the layer to the image: %w", err)
+		return nil, err
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -68,38 +66,22 @@ func rootfs(busybox string) ([]byte, error) {
 		return nil, fmt.Errorf("ask %s for its applets: %w", busybox, err)
 	}
 
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	add := func(h tar.Header, content []byte) {
-		h.ModTime, h.Format, h.Size = made, tar.FormatPAX, int64(len(content))
-		if err == nil {
-			err = w.WriteHeader(&h)
-		}
-		if err == nil {
-			_, err = w.Write(content)
-		}
-	}
+	var files []File
 	for _, dir := range []string{"bin", "dev", "etc", "proc", "root", "run", "sys"} {
-		add(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, nil)
+		files = append(files, File{Name: dir, Mode: fs.ModeDir | 0o755})
 	}
-	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
+	files = append(files,
+		File{Name: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
+		File{Name: "bin/busybox", Mode: 0o755, Content: program})
 	for applet := range strings.FieldsSeq(string(applets)) {
 		if applet != "busybox" {
-			add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil)
+			files = append(files, File{Name: "bin/" + applet, Mode: fs.ModeSymlink | 0o777, Content: []byte("busybox")})
 		}
 	}
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644},
-		[]byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"))
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644},
-		[]byte("root:x:0:\nnobody:x:65534:\n"))
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write the image's layer: %w", err)
-	}
-	return out.Bytes(), nil
+	files = append(files,
+		File{Name: "etc/passwd", Mode: 0o644, Content: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n")},
+		File{Name: "etc/group", Mode: 0o644, Content: []byte("root:x:0:\nnobody:x:65534:\n")})
+	return layer(files)
 }
 
 // WriteFile writes img to path as an OCI image layout in a tar archive, which
