@@ -88,8 +88,9 @@ var execLife = [...]row{
 	Deleted:    {gone, gone, gone, gone, gone, gone, gone, gone, gone, gone, gone, gone, gone},
 }
 
-// next looks an operation up. The error's class is one of errdefs'.
-func next(exec bool, s State, op Operation) (State, error) {
+// Next looks an operation up: the state that it leads to, or a refusal whose
+// class is one of errdefs'. exec picks the table of execs.
+func Next(exec bool, s State, op Operation) (State, error) {
 	life := initLife[:]
 	if exec {
 		life = execLife[:]

@@ -79,7 +79,7 @@ func (p *Process) publish() {
 // next looks the operation up in the lifecycle table for the state as it is;
 // the caller holds container.mu.
 func (p *Process) next(op Operation) (State, error) {
-	s, err := next(p.isExec(), p.state.State, op)
+	s, err := Next(p.isExec(), p.state.State, op)
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", p.name(), err)
 	}
