@@ -3,13 +3,17 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/go-runc"
 )
 
@@ -84,13 +88,26 @@ func (c *call) end(err *error) {
 	switch c.ctx.Err() {
 	case context.DeadlineExceeded:
 		failure.Message = fmt.Sprintf("no end within %s, killed", c.limit.Round(time.Millisecond))
+		failure.Err = fmt.Errorf("%w: %w", *err, context.DeadlineExceeded)
 	case context.Canceled:
 		failure.Message = fmt.Sprintf("%v, killed", context.Cause(c.ctx))
+		failure.Err = fmt.Errorf("%w: %w", *err, context.Cause(c.ctx))
+	}
+	if notRun(*err) {
+		failure.Err = fmt.Errorf("%w: %w", *err, errdefs.ErrFailedPrecondition)
 	}
 	if c.criu != "" {
 		failure.Message += ": " + c.criu
 	}
 	*err = failure
+}
+
+// notRun tells whether the runtime could not be run at all: it is not there, or
+// is no program. Then it is the host that is not fit.
+func notRun(err error) bool {
+	var lookup *exec.Error
+	var fork *fs.PathError
+	return errors.As(err, &lookup) || errors.As(err, &fork) && fork.Op == "fork/exec"
 }
 
 // words are the runtime's own: the last error in its log, else its output,

@@ -305,9 +305,19 @@ func (c *Container) start(ctx context.Context) (*Event, error) {
 	return &Event{Kind: ContainerStarted, PID: c.init.State().PID}, nil
 }
 
+// errGivenUp is why a creation ends that somebody deletes meanwhile: it is the
+// client's way to take back a create whose answer it does not want any more.
+var errGivenUp = fmt.Errorf("deleted while it was being created: %w", errdefs.ErrUnavailable)
+
 // Delete removes a container that has ended or was never started. Asked again
-// after a failure it goes on where it stopped.
+// after a failure it goes on where it stopped. A creation that is under way is
+// given up; then nothing is left, and the container not found.
 func (c *Container) Delete(ctx context.Context) error {
+	c.mu.Lock()
+	if current := c.init.call; current != nil && current.op.creates() {
+		current.abort(errGivenUp)
+	}
+	c.mu.Unlock()
 	return c.init.do(ctx, OpDelete, nil, c.delete)
 }
 

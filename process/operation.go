@@ -16,6 +16,9 @@ type call struct {
 	// published; done, later, when it is answered with err.
 	settled, done chan struct{}
 	err           error
+	// ctx is the operation's own; abort ends it with a reason.
+	ctx   context.Context
+	abort context.CancelCauseFunc
 }
 
 func (c *call) wait(ctx context.Context) error {
@@ -63,6 +66,7 @@ func (p *Process) do(ctx context.Context, op Operation, admit func() error, body
 		}
 	}
 	current := &call{op: op, settled: make(chan struct{}), done: make(chan struct{})}
+	current.ctx, current.abort = context.WithCancelCause(context.Background())
 	p.call = current
 	p.state.Operation = op.String()
 	p.publish()
@@ -73,7 +77,8 @@ func (p *Process) do(ctx context.Context, op Operation, admit func() error, body
 }
 
 func (p *Process) carryOut(current *call, body work) {
-	event, err := p.guard(current.op, body)
+	event, err := p.guard(current, body)
+	current.abort(nil)
 	c := p.container
 	c.mu.Lock()
 	if err == nil {
@@ -112,14 +117,14 @@ func (p *Process) carryOut(current *call, body work) {
 
 // guard runs the body so that a panic is the error of this operation and of
 // nothing else.
-func (p *Process) guard(op Operation, body work) (event *Event, err error) {
+func (p *Process) guard(current *call, body work) (event *Event, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.container.log("panic in %q of container %s: %v\n%s", op, p.container.ID, v, debug.Stack())
-			err = fmt.Errorf("panic in %q: %v: %w", op, v, errdefs.ErrInternal)
+			p.container.log("panic in %q of container %s: %v\n%s", current.op, p.container.ID, v, debug.Stack())
+			err = fmt.Errorf("panic in %q: %v: %w", current.op, v, errdefs.ErrInternal)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), p.container.limits.Operation)
+	ctx, cancel := context.WithTimeout(current.ctx, p.container.limits.Operation)
 	defer cancel()
 	return body(ctx)
 }

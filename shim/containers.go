@@ -31,15 +31,23 @@ func newContainers() *containers {
 	}
 }
 
+// find returns a container that is created, or being created.
+func (c *containers) find(id string) (*process.Container, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if container := c.byID[id]; container != nil {
+		return container, nil
+	}
+	return nil, fmt.Errorf("container %s: not created: %w", id, errdefs.ErrNotFound)
+}
+
 // get returns a container that was created and not deleted.
 func (c *containers) get(id string) (*process.Container, error) {
-	c.mu.Lock()
-	container := c.byID[id]
-	c.mu.Unlock()
-	if container == nil || container.Init().State().State == process.Absent {
-		return nil, fmt.Errorf("container %s: not created: %w", id, errdefs.ErrNotFound)
+	container, err := c.find(id)
+	if err == nil && container.Init().State().State == process.Absent {
+		return nil, fmt.Errorf("container %s: not created yet: %w", id, errdefs.ErrNotFound)
 	}
-	return container, nil
+	return container, err
 }
 
 // claim returns the container of that id, a new one made by make if there is

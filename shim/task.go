@@ -260,7 +260,12 @@ func (t *taskService) stats(_ context.Context, r *task.StatsRequest) (proto.Mess
 }
 
 func (t *taskService) delete(ctx context.Context, r *task.DeleteRequest) (proto.Message, error) {
-	container, p, err := t.process(r.ID, r.ExecID)
+	// Also one that is still being created.
+	container, err := t.containers.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := container.Process(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
