@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func (d *Daemon) Subscribe(ctx context.Context) (*Events, error) {
 	}
 	ctx = d.Context(ctx)
 	filter := func(topic string) string { return fmt.Sprintf("namespace==%q,topic%s", d.Namespace, topic) }
-	messages, failed := client.Subscribe(ctx, filter(`~="^/tasks/"`), filter("=="+probe))
+	messages, failed := client.Subscribe(ctx, filter(`~="^/tasks/"`), filter("=="+strconv.Quote(probe)))
 
 	e := &Events{grown: make(chan struct{})}
 	standing := make(chan struct{})
