@@ -113,6 +113,11 @@ func instruct(j *job.Job, pattern string, limit time.Time) {
 	patience := max(time.Until(limit)-cleanup, time.Second)
 	j.Dir = "/tmp"
 	j.Env = []string{tools.EnvBuilt + "=" + job.Programs}
+	for _, variable := range os.Environ() {
+		if strings.HasPrefix(variable, "CLEAT_TEST_") { // the tests' own settings
+			j.Env = append(j.Env, variable)
+		}
+	}
 	j.Command = []string{
 		job.Tests, "-test.v=test2json", "-test.run=" + pattern,
 		fmt.Sprintf("-test.timeout=%s", patience.Round(time.Second)),
