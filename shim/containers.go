@@ -23,12 +23,17 @@ type containers struct {
 	ending chan struct{}
 }
 
-func newContainers() *containers {
-	return &containers{
+// newContainers expects the container id, for which the shim was started; it
+// ends when there is no Create within limit.
+func newContainers(id string, limit time.Duration) *containers {
+	c := &containers{
 		byID:     map[string]*process.Container{},
 		expected: map[string]*time.Timer{},
+		asked:    true,
 		ending:   make(chan struct{}),
 	}
+	c.expect(id, limit)
+	return c
 }
 
 // find returns a container that is created, or being created.
@@ -101,10 +106,15 @@ func (c *containers) expect(id string, limit time.Duration) bool {
 	return true
 }
 
-// shutdown ends the shim if it serves nobody, else as soon as that is so.
-func (c *containers) shutdown() {
+// shutdown ends the shim if it serves nobody. It is asked on behalf of the
+// container id, which is not to come any more.
+func (c *containers) shutdown(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if timer := c.expected[id]; timer != nil {
+		timer.Stop()
+		delete(c.expected, id)
+	}
 	// Asked while containers are here, it is about one of them that is gone;
 	// the last one's client asks again.
 	c.asked = len(c.byID) == 0

@@ -56,7 +56,7 @@ func Serve(d bootstrap.Daemon) error {
 	tasks := &taskService{
 		namespace:  d.Namespace,
 		invokedAs:  d.InvokedAs,
-		containers: newContainers(),
+		containers: newContainers(d.ID, joinLimit),
 		events:     queue,
 		log:        l,
 	}
@@ -126,7 +126,7 @@ func (t *taskService) signalled(s os.Signal) {
 			t.log.Warn("%s is ignored: %d containers are served", s, n)
 			return
 		}
-		t.containers.shutdown()
+		t.containers.shutdown("")
 	}
 }
 

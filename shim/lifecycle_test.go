@@ -38,7 +38,7 @@ func newService(t *testing.T) *taskService {
 	return &taskService{
 		namespace:  namespace,
 		invokedAs:  "containerd-shim-cleat-v2",
-		containers: newContainers(),
+		containers: newContainers("lifecycle", joinLimit),
 		events:     events.New(events.Options{Log: func(string, ...any) {}}),
 		log:        &log{},
 	}

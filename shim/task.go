@@ -295,8 +295,8 @@ func (t *taskService) connect(ctx context.Context, r *task.ConnectRequest) (prot
 	return response, nil
 }
 
-func (t *taskService) shutdown(context.Context, *task.ShutdownRequest) (proto.Message, error) {
-	t.containers.shutdown()
+func (t *taskService) shutdown(_ context.Context, r *task.ShutdownRequest) (proto.Message, error) {
+	t.containers.shutdown(r.ID)
 	return empty, nil
 }
 
