@@ -15,14 +15,16 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 UNIT_TIME        ?= 5m
 INTEGRATION_TIME ?= 10m
 V2_TIME          ?= 10m
+ROUNDS           ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-unit test-integration test-v2 lint setup clean
+.PHONY: help build install demo test test-unit test-integration test-v2 conformance lint setup clean
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
 	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root)'
 	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
+	@echo 'make conformance  containerd'"'"'s own client tests on stock and on cleat, side by side (root; ROUNDS=3: each three times)'
 	@echo 'make build    the shim, in $(SHIM)'
 	@echo 'make install  the shim to $(DESTDIR)$(PREFIX)/bin (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
@@ -50,6 +52,11 @@ test-integration: setup
 # The same tests in virtual machines that have what this one may lack.
 test-v2: setup
 	cd integration/vm && go test -count 1 -timeout $(V2_TIME)
+
+# Other options of the command are given in CONFORMANCE: -run, -on, ... (-help).
+conformance: setup
+	cd integration && go test -count 1 ./conformance/...
+	cd integration && go run ./conformance -count $(ROUNDS) -json ../build/conformance/results.json $(CONFORMANCE)
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

@@ -112,11 +112,23 @@ func conform(ctx context.Context, o options) (bool, error) {
 		fmt.Println(strings.Join(names, "\n"))
 		return true, nil
 	}
+	frozen, err := freeze(s.dir, t.Shim)
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(frozen)
+	folders := []string{frozen, s.dir, t.Dir}
+	if borrowed, err := tools.EnsureBorrowed(ctx, os.Stderr); err != nil {
+		// They cost some tests, which then say what they lack.
+		fmt.Fprintln(os.Stderr, "conformance: go on without:", err)
+	} else {
+		folders = append(folders, borrowed)
+	}
 	logs := filepath.Join(s.dir, "logs")
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return false, err
 	}
-	r := &runner{suite: s, tools: t, logs: logs, quiet: o.quiet, limit: o.timeout, progress: os.Stderr}
+	r := &runner{folders: folders, busybox: filepath.Base(t.Busybox), logs: logs, quiet: o.quiet, limit: o.timeout, progress: os.Stderr}
 
 	answer := &report{Containerd: s.Version, Kernel: kernel(), Cgroups: cgroups()}
 	rounds, err := r.all(ctx, o, names, answer)
@@ -135,6 +147,24 @@ func conform(ctx context.Context, o options) (bool, error) {
 		}
 	}
 	return len(answer.worse()) == 0, nil
+}
+
+// freeze copies the shim into a new folder below dir, so that all rounds test
+// the same one even if it is built again meanwhile.
+func freeze(dir, shim string) (string, error) {
+	program, err := os.ReadFile(shim)
+	if err != nil {
+		return "", fmt.Errorf("copy the shim: %w", err)
+	}
+	folder, err := os.MkdirTemp(dir, "shim-")
+	if err != nil {
+		return "", fmt.Errorf("copy the shim: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, filepath.Base(shim)), program, 0o755); err != nil {
+		os.RemoveAll(folder)
+		return "", fmt.Errorf("copy the shim: %w", err)
+	}
+	return folder, nil
 }
 
 // all runs all rounds. The candidates take turns, so that a change of the

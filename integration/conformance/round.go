@@ -37,8 +37,8 @@ var candidates = []candidate{
 
 // runner runs rounds.
 type runner struct {
-	suite    *suite
-	tools    tools.Tools
+	folders  []string      // of the programs
+	busybox  string        // one of them
 	logs     string        // folder for what the suite and its containerd write
 	quiet    time.Duration // how long nothing may happen
 	limit    time.Duration // of one round
@@ -153,13 +153,13 @@ func (r *runner) batch(ctx context.Context, c candidate, names []string, log str
 	parsed := make(chan error, 1)
 	go func() { parsed <- s.read(pipe) }() // ends when the pipe is closed
 	ended, err := cell.Run(ctx, cell.Command{
-		Folders: []string{r.suite.dir, r.tools.Dir},
+		Folders: r.folders,
 		Links:   c.links,
 		Args: []string{testProgram, "-test.v=test2json", "-test.root", "-test.run", "^(" + strings.Join(names, "|") + ")$",
 			// The watchdog is faster, and knows which test it is.
 			"-test.timeout", (2 * r.limit).String()},
 		Env:     []string{"TEST_RUNTIME=" + c.runtime},
-		Busybox: filepath.Base(r.tools.Busybox),
+		Busybox: r.busybox,
 		Stdout:  io.MultiWriter(out, printed),
 		Stderr:  out,
 	})
@@ -176,8 +176,8 @@ func (r *runner) batch(ctx context.Context, c candidate, names []string, log str
 		s.cut(hung)
 		io.WriteString(r.progress, "H")
 	case err != nil:
-		if cause := context.Cause(ctx); cause != nil {
-			err = errors.Join(cause, err)
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {
+			err = cause
 		}
 	default:
 		if len(s.active) > 0 {

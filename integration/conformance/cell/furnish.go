@@ -78,7 +78,9 @@ func addPrograms(run string, c Command) error {
 			if _, err := os.Stat(filepath.Join(folder, program)); err != nil {
 				continue
 			}
-			if err := os.Symlink(filepath.Join(insideFolder(i), program), filepath.Join(cell, "links", link)); err != nil {
+			err := os.Symlink(filepath.Join(insideFolder(i), program), filepath.Join(cell, "links", link))
+			// The first folder that has the program wins, as in PATH.
+			if err != nil && !os.IsExist(err) {
 				return fmt.Errorf("furnish the cell: %w", err)
 			}
 		}
