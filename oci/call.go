@@ -122,6 +122,10 @@ func (c *call) words(err error) string {
 	if output != "" {
 		return output
 	}
+	var lookup *exec.Error
+	if errors.As(err, &lookup) {
+		return lookup.Error() // go-runc adds output that there was none of
+	}
 	return strings.TrimRight(err.Error(), ": \n")
 }
 
