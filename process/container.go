@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
@@ -21,31 +20,6 @@ import (
 )
 
 const killSignal = unix.SIGKILL
-
-// Limits bound what a container may take time for.
-type Limits struct {
-	// Operation bounds any state-changing operation as a whole.
-	Operation time.Duration
-	// Console bounds the wait for a terminal after the runtime has ended.
-	Console time.Duration
-	// Drain bounds how long Delete waits for output that somebody still holds
-	// open.
-	Drain time.Duration
-	// ExecHold bounds how long the exit of the init process is held back for
-	// those of the execs.
-	ExecHold time.Duration
-	// Killed bounds the wait for the end of a process after SIGKILL.
-	Killed time.Duration
-}
-
-// DefaultLimits are generous where hosts are slow and short where people wait.
-var DefaultLimits = Limits{
-	Operation: 15 * time.Minute,
-	Console:   10 * time.Second,
-	Drain:     2 * time.Second,
-	ExecHold:  10 * time.Second,
-	Killed:    10 * time.Second,
-}
 
 // Config describes a container to be created.
 type Config struct {
@@ -74,7 +48,6 @@ type Container struct {
 	bundle     oci.Bundle
 	rootfs     []oci.Mount
 	checkpoint string
-	limits     Limits
 	publish    func(Event)
 	gone       func()
 	log        func(format string, args ...any)
@@ -87,6 +60,8 @@ type Container struct {
 	// mu guards what follows and the processes. It is never held over a call
 	// to the OCI runtime.
 	mu           sync.Mutex
+	limits       Limits
+	annotations  map[string]string
 	init         *Process
 	execs        map[string]*Process
 	cgroup       *cgroup.Group
@@ -140,6 +115,9 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	spec, err := c.bundle.ReadSpec()
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w: %w", c.ID, err, errdefs.ErrInvalidArgument)
+	}
+	if err := c.annotate(spec.Annotations); err != nil {
+		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
 	}
 	c.mu.Lock()
 	c.ownPIDNamespace = spec.OwnPIDNamespace()
@@ -206,7 +184,7 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 		c.watchCgroup(group)
 		undo.later(func() { c.dropCgroup() })
 	}
-	attach, cancel := context.WithTimeout(ctx, c.limits.Console)
+	attach, cancel := context.WithTimeout(ctx, c.bounds().Console)
 	defer cancel()
 	if err := streams.Attach(attach); err != nil {
 		return fmt.Errorf("attach standard IO of container %s: %w", c.ID, err)
@@ -246,7 +224,7 @@ func (c *Container) removeCgroup() error {
 	if err == nil && len(pids) > 0 {
 		return nil
 	}
-	return group.Remove(c.limits.Killed)
+	return group.Remove(c.bounds().Killed)
 }
 
 func (c *Container) dropCgroup() {
@@ -354,7 +332,7 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 
 // awaitEnd waits for the end of a process that was told to die.
 func (p *Process) awaitEnd(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.container.limits.Killed)
+	ctx, cancel := context.WithTimeout(ctx, p.container.bounds().Killed)
 	defer cancel()
 	if _, err := p.Wait(ctx); err != nil {
 		return fmt.Errorf("%s does not end after SIGKILL: %w", p.name(), errdefs.ErrUnavailable)
@@ -365,10 +343,11 @@ func (p *Process) awaitEnd(ctx context.Context) error {
 // drain gives output that is still on its way a bounded time, then ends the
 // streams.
 func (p *Process) drain(ctx context.Context, streams *stdio.Streams) {
-	ctx, cancel := context.WithTimeout(ctx, p.container.limits.Drain)
+	limit := p.container.bounds().Drain
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := streams.Drain(ctx); err != nil {
-		p.container.log("%s: its output is still held open after %s, given up", p.name(), p.container.limits.Drain)
+		p.container.log("%s: its output is still held open after %s, given up", p.name(), limit)
 	}
 	if err := streams.Close(); err != nil {
 		p.container.log("%s: close standard IO: %v", p.name(), err)
@@ -471,7 +450,7 @@ func (c *Container) State() ContainerState {
 	defer c.mu.Unlock()
 	s := ContainerState{
 		ID: c.ID, Namespace: c.namespace, Bundle: c.bundle, Options: c.options,
-		OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
+		Annotations: c.annotations, OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
 		Init: c.init.fullState(),
 	}
 	if c.cgroup != nil {

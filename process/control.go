@@ -23,15 +23,23 @@ func (c *Container) Resume(ctx context.Context) error {
 	})
 }
 
-// Update changes the limits of the container's cgroup. resources are the
-// runtime spec's Linux resources as JSON; annotations are for the shim itself,
-// which knows none yet.
-func (c *Container) Update(ctx context.Context, resources []byte, _ map[string]string) error {
+// Update changes the limits of the container's cgroup, and what annotations
+// say to the shim itself. resources are the runtime spec's Linux resources as
+// JSON; either may be empty.
+func (c *Container) Update(ctx context.Context, resources []byte, annotations map[string]string) error {
 	var limits specs.LinuxResources
-	if err := json.Unmarshal(resources, &limits); err != nil {
-		return fmt.Errorf("resources for container %s: %w: %w", c.ID, err, errdefs.ErrInvalidArgument)
+	if len(resources) > 0 {
+		if err := json.Unmarshal(resources, &limits); err != nil {
+			return fmt.Errorf("resources for container %s: %w: %w", c.ID, err, errdefs.ErrInvalidArgument)
+		}
 	}
 	return c.init.do(ctx, OpUpdate, nil, func(ctx context.Context) (*Event, error) {
+		if err := c.annotate(annotations); err != nil {
+			return nil, fmt.Errorf("update container %s: %w", c.ID, err)
+		}
+		if len(resources) == 0 {
+			return nil, nil
+		}
 		return nil, c.runtime.Update(ctx, c.ID, &limits)
 	})
 }

@@ -84,7 +84,7 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	if err := p.adopt(pid); err != nil {
 		return nil, err
 	}
-	attach, cancel := context.WithTimeout(ctx, c.limits.Console)
+	attach, cancel := context.WithTimeout(ctx, c.bounds().Console)
 	defer cancel()
 	if err := streams.Attach(attach); err != nil {
 		return nil, fmt.Errorf("attach standard IO of %s: %w", p.name(), err)

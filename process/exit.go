@@ -108,12 +108,13 @@ func (c *Container) emptied() {
 	if !running {
 		return
 	}
-	limit := time.NewTimer(c.limits.ExecHold)
+	hold := c.bounds().ExecHold
+	limit := time.NewTimer(hold)
 	defer limit.Stop()
 	select {
 	case <-gone:
 	case <-limit.C:
-		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, c.limits.ExecHold)
+		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, hold)
 	}
 }
 

@@ -124,7 +124,7 @@ func (p *Process) guard(current *call, body work) (event *Event, err error) {
 			err = fmt.Errorf("panic in %q: %v: %w", current.op, v, errdefs.ErrInternal)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(current.ctx, p.container.limits.Operation)
+	ctx, cancel := context.WithTimeout(current.ctx, p.container.bounds().Operation)
 	defer cancel()
 	return body(ctx)
 }

@@ -35,10 +35,12 @@ type ProcessState struct {
 // ContainerState is all that the shim must know of a container to go on with
 // it.
 type ContainerState struct {
-	ID              string
-	Namespace       string
-	Bundle          oci.Bundle
-	Options         oci.Options
+	ID        string
+	Namespace string
+	Bundle    oci.Bundle
+	Options   oci.Options
+	// Annotations are those for the shim.
+	Annotations     map[string]string `json:",omitempty"`
 	OwnPIDNamespace bool
 	// InitGone tells that the init process was reaped; its exit may still be
 	// held back until those of the execs are told.
