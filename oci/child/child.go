@@ -38,40 +38,58 @@ type Child struct {
 // Adopt makes the caller the owner of pid, a child that something else
 // launched and left to us. It must be called before the launch it came from
 // is ended (see Launching): until then nobody else reaps it, so the number
-// cannot have been given to another process.
+// cannot have been given to another process. The owner calls Wait at once.
 func Adopt(pid int) (*Child, error) {
 	family.own(pid)
-	fd, err := unix.PidfdOpen(pid, unix.O_NONBLOCK)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		family.disown(pid)
 		return nil, fmt.Errorf("open pidfd of process %d: %w", pid, err)
 	}
+	unix.SetNonblock(fd, true) // for the netpoller
 	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
 // Wait reaps the process as soon as it has ended. It is called once, by the
-// owner. A process that is not a child of the shim any more (its runtime does
-// not leave it to us) ends with an error.
+// owner. Of a process that is not a child of the shim (its runtime has not left
+// it to us) only the end can be known: then the error is ECHILD.
 func (c *Child) Wait() (Exit, error) {
-	conn, err := c.pidfd.SyscallConn()
-	if err != nil {
-		return Exit{}, err
-	}
 	var exit Exit
 	var failed error
-	err = conn.Read(func(fd uintptr) bool {
-		var done bool
+	err := awaitEnd(c.pidfd, func(fd uintptr) (done bool) {
 		exit, done, failed = reap(int(fd))
 		return done
 	})
 	family.disown(c.PID)
+	if err == nil {
+		err = failed
+	}
 	if err != nil {
 		return Exit{}, fmt.Errorf("wait for process %d: %w", c.PID, err)
 	}
-	if failed != nil {
-		return Exit{}, fmt.Errorf("wait for process %d: %w", c.PID, failed)
-	}
 	return exit, nil
+}
+
+// awaitEnd waits on the netpoller until the process behind a pidfd has ended
+// and then says what. A zombie whose exit somebody else sees first (a debugger)
+// is not there yet: the kernel wakes us again when it is ours.
+func awaitEnd(pidfd *os.File, then func(fd uintptr) (done bool)) error {
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool { return readable(fd) && then(fd) })
+}
+
+// readable tells whether a pidfd is, which means that the process has ended.
+func readable(fd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(poll, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
 }
 
 // Ended tells whether the process has ended, whether or not it was reaped.
@@ -81,22 +99,12 @@ func (c *Child) Ended() bool {
 	if err != nil {
 		return ended
 	}
-	conn.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for {
-			n, err := unix.Poll(poll, 0)
-			if err == unix.EINTR {
-				continue
-			}
-			ended = n > 0
-			return
-		}
-	})
+	conn.Control(func(fd uintptr) { ended = readable(fd) })
 	return ended
 }
 
 // Signal sends a signal to exactly this process; os.ErrProcessDone when it
-// has ended.
+// has ended, whether or not it was reaped.
 func (c *Child) Signal(signal syscall.Signal) error { return signalPidfd(c.pidfd, signal) }
 
 func signalPidfd(pidfd *os.File, signal syscall.Signal) error {
@@ -106,7 +114,10 @@ func signalPidfd(pidfd *os.File, signal syscall.Signal) error {
 	}
 	sent := os.ErrProcessDone
 	if err := conn.Control(func(fd uintptr) {
-		sent = unix.PidfdSendSignal(int(fd), signal, nil, 0)
+		// The kernel takes signals for a zombie, and forgets them.
+		if !readable(fd) {
+			sent = unix.PidfdSendSignal(int(fd), signal, nil, 0)
+		}
 	}); err != nil {
 		return os.ErrProcessDone
 	}

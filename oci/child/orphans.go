@@ -1,44 +1,78 @@
 package child
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
+// This file reaps the children that nobody owns, without ever taking one from
+// its owner.
+//
+// A zombie that nobody owns is either an orphan (a daemon that a hook left
+// behind, a process of a container that shares the host's PID namespace) or the
+// very process that an OCI runtime is about to tell the pid of, ended early.
+// Nothing about the zombie tells which. But the second was born during the
+// launch that will tell its pid, and that launch is still under way. So:
+//
+//   - A zombie may be taken when nobody owns it and no launch is under way that
+//     began before it was born. Launches that begin later cannot have made it,
+//     so every zombie waits for a few launches that all have a time limit, and
+//     not for one more with every launch that begins meanwhile.
+//   - The owner of a process is known (own) before its launch is ended; from
+//     birth to adoption a launch protects it, from adoption to its end the
+//     owner.
+//   - Whatever else in this program starts a process and waits for it (os/exec
+//     in a mount helper) does so within a launch, so that what is taken here is
+//     nobody's. A zombie keeps its number until it is reaped; since only we can
+//     reap it, the number that was looked at is the process that is taken.
+//   - For a moment the number of a process that has just been reaped belongs to
+//     a new one while its owner has not let go of it yet. Owners are therefore
+//     counted: the new one stays owned when the old one lets go.
+//
+// waitid(P_ALL) shows the first zombie only, and again the same one until it is
+// reaped. It cannot hide the others for ever: an owned one is reaped by the
+// owner, who waits from the beginning (Command does it by itself, Child by
+// contract), and disown looks again; an unknown one is waited for until the
+// launches before its birth are over, whose end looks again, and all behind it
+// that waited meanwhile are then taken in one go, save those that were born in
+// a launch that still runs.
+
 // family knows which children have an owner and which launches are under way.
 // It is the process's own, like its children are.
-var family = kin{owned: map[int]struct{}{}, launches: map[uint64]struct{}{}, waits: map[int]uint64{}}
+var family = kin{owned: map[int]int{}, launches: map[*launch]struct{}{}}
 
 type kin struct {
 	mu sync.Mutex
-	// owned are the children that somebody waits for.
-	owned map[int]struct{}
-	// launches under way by their number; next is the number of the next one.
-	launches map[uint64]struct{}
-	next     uint64
-	// waits holds the zombies nobody owns (yet), each with the number of the
-	// first launch that began after it was seen: earlier ones may still turn
-	// out to be its origin.
-	waits map[int]uint64
+	// reaping is false until ReapOrphans: till then nothing is taken.
+	reaping bool
+	// owned are the children that somebody waits for, with how many do.
+	owned    map[int]int
+	launches map[*launch]struct{}
+}
+
+// launch is the making of a process by something that tells its pid later.
+type launch struct {
+	began uint64 // in the unit of bornAt
 }
 
 // Launching announces that a process is about to be started whose
 // descendants may be left to the shim. Until end is called, no unknown zombie
-// that appeared meanwhile is reaped: it may be the very process whose pid the
-// launch is about to tell.
+// that was born meanwhile is reaped: it may be the very process whose pid the
+// launch is about to tell. Who tells the pid calls Adopt before end.
 func Launching() (end func()) {
+	l := &launch{began: now()}
 	family.mu.Lock()
-	number := family.next
-	family.next++
-	family.launches[number] = struct{}{}
+	family.launches[l] = struct{}{}
 	family.mu.Unlock()
 	return sync.OnceFunc(func() {
 		family.mu.Lock()
-		delete(family.launches, number)
+		delete(family.launches, l)
 		family.mu.Unlock()
 		family.reapOrphans()
 	})
@@ -53,10 +87,17 @@ func BecomeSubreaper() error {
 	return nil
 }
 
-// ReapOrphans reaps children nobody owns, for as long as the process lives:
-// daemons that hooks leave behind, processes of containers without a PID
-// namespace of their own.
+// ReapOrphans reaps children nobody owns, from now on and for as long as the
+// process lives. Children that were there before this program image was
+// (it has replaced another one) are adopted first.
 func ReapOrphans() {
+	family.mu.Lock()
+	started := family.reaping
+	family.reaping = true
+	family.mu.Unlock()
+	if started {
+		return
+	}
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
 	go func() {
@@ -69,58 +110,99 @@ func ReapOrphans() {
 
 func (k *kin) own(pid int) {
 	k.mu.Lock()
-	k.owned[pid] = struct{}{}
-	delete(k.waits, pid)
+	k.owned[pid]++
 	k.mu.Unlock()
 }
 
 func (k *kin) disown(pid int) {
 	k.mu.Lock()
-	delete(k.owned, pid)
+	if k.owned[pid]--; k.owned[pid] == 0 {
+		delete(k.owned, pid)
+	}
 	k.mu.Unlock()
 	k.reapOrphans()
 }
 
-// reapOrphans looks at the first zombie without taking it. An owned one is
-// left to its owner, whose disown calls again; an unknown one is left until
-// the launches that may have made it are over, whose end calls again. So
-// every zombie is looked at, and none is taken from its owner.
+// reapOrphans looks at the first zombie without taking it, takes it if it is
+// nobody's, and goes on with the next.
 func (k *kin) reapOrphans() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		pid, _ := childFields(&info)
-		if err != nil || pid == 0 {
-			clear(k.waits)
+	for k.reaping {
+		pid := waitid(unix.P_ALL, 0, unix.WNOWAIT)
+		if pid == 0 || k.owned[pid] > 0 || k.launched(pid) {
 			return
 		}
-		if _, ok := k.owned[pid]; ok {
-			return
-		}
-		until, seen := k.waits[pid]
-		if !seen {
-			until = k.next
-			k.waits[pid] = until
-		}
-		for number := range k.launches {
-			if number < until {
-				return
-			}
-		}
-		for {
-			err = unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, nil)
-			if err != unix.EINTR {
-				break
-			}
-		}
-		delete(k.waits, pid)
-		if err != nil {
+		if waitid(unix.P_PID, pid, 0) != pid {
 			return
 		}
 	}
+}
+
+// launched tells whether a process may come from a launch that is under way.
+func (k *kin) launched(pid int) bool {
+	if len(k.launches) == 0 {
+		return false
+	}
+	born, err := bornAt(pid)
+	if err != nil {
+		return true // to be on the safe side; the end of the launch asks again
+	}
+	for l := range k.launches {
+		if l.began <= born {
+			return true
+		}
+	}
+	return false
+}
+
+// waitid returns the first child that matches and has ended, or 0.
+func waitid(kind, id, options int) (pid int) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(kind, id, &info, unix.WEXITED|unix.WNOHANG|options, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0
+		}
+		pid, _ = childFields(&info)
+		return pid
+	}
+}
+
+// ticks is how many of the units in which the kernel tells times to processes
+// make a second: USER_HZ, which is 100 on every architecture that Go runs
+// Linux on.
+const ticks = 100
+
+// now is the time since boot, suspension included, in ticks.
+func now() uint64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0 // before every process: the safe side
+	}
+	return uint64(t.Sec)*ticks + uint64(t.Nsec)/(1e9/ticks)
+}
+
+// bornAt is when a process, which may be a zombie, was forked: field 22 of
+// proc_pid_stat(5), on the same clock as now and rounded in the same way.
+func bornAt(pid int) (uint64, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	return startTime(stat)
+}
+
+// startTime finds field 22. The second field is the program's name in
+// parentheses, which may hold any byte.
+func startTime(stat []byte) (uint64, error) {
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const first, wanted = 3, 22
+	if len(fields) <= wanted-first {
+		return 0, fmt.Errorf("unexpected stat of a process: %q", stat)
+	}
+	return strconv.ParseUint(string(fields[wanted-first]), 10, 64)
 }
