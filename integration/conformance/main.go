@@ -112,11 +112,15 @@ func conform(ctx context.Context, o options) (bool, error) {
 		fmt.Println(strings.Join(names, "\n"))
 		return true, nil
 	}
-	frozen, err := freeze(s.dir, t.Shim)
+	here, err := place.New()
 	if err != nil {
 		return false, err
 	}
-	defer os.RemoveAll(frozen)
+	defer here.Remove()
+	frozen, err := freeze(here.Path("shim"), t.Shim)
+	if err != nil {
+		return false, err
+	}
 	folders := []string{frozen, s.dir, t.Dir}
 	if borrowed, err := tools.EnsureBorrowed(ctx, os.Stderr); err != nil {
 		// They cost some tests, which then say what they lack.
@@ -149,22 +153,20 @@ func conform(ctx context.Context, o options) (bool, error) {
 	return len(answer.worse()) == 0, nil
 }
 
-// freeze copies the shim into a new folder below dir, so that all rounds test
-// the same one even if it is built again meanwhile.
+// freeze copies the shim into the folder dir, which it makes, so that all
+// rounds test the same one even if it is built again meanwhile.
 func freeze(dir, shim string) (string, error) {
 	program, err := os.ReadFile(shim)
+	if err == nil {
+		err = os.Mkdir(dir, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, filepath.Base(shim)), program, 0o755)
+	}
 	if err != nil {
 		return "", fmt.Errorf("copy the shim: %w", err)
 	}
-	folder, err := os.MkdirTemp(dir, "shim-")
-	if err != nil {
-		return "", fmt.Errorf("copy the shim: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, filepath.Base(shim)), program, 0o755); err != nil {
-		os.RemoveAll(folder)
-		return "", fmt.Errorf("copy the shim: %w", err)
-	}
-	return folder, nil
+	return dir, nil
 }
 
 // all runs all rounds. The candidates take turns, so that a change of the
@@ -201,7 +203,7 @@ func (r *report) print(w io.Writer) {
 		for i, results := range line.Results {
 			for number, result := range results {
 				if result.Outcome != passed && result.Outcome != skipped {
-					fmt.Fprintf(w, "\n--- %s on %s, round %d: %s\n%s\n", line.Test, r.Columns[i], number+1, result.Outcome, tail(result.Output, 30))
+					fmt.Fprintf(w, "\n--- %s on %s, round %d: %s\n%s\n", line.Test, r.Columns[i], number+1, result.Outcome, tail(withoutNoise(result.Output), 30))
 					break
 				}
 			}
@@ -229,6 +231,17 @@ func (r *report) print(w io.Writer) {
 	if list := r.worse(); len(list) > 0 {
 		fmt.Fprintf(w, "%d tests that stock passes fail on cleat\n", len(list))
 	}
+}
+
+// withoutNoise leaves out what the client library logs on every test.
+func withoutNoise(output string) string {
+	var kept []string
+	for line := range strings.SplitSeq(output, "\n") {
+		if !strings.Contains(line, " level=debug ") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
 
 // tail is the last n lines of text.
