@@ -22,7 +22,7 @@ ROUNDS           ?= 1
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
-	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root)'
+	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root), then test-v2'
 	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
 	@echo 'make conformance  containerd'"'"'s own client tests on stock and on cleat, side by side (root; ROUNDS=3: each three times)'
 	@echo 'make build    the shim, in $(SHIM)'
@@ -39,7 +39,7 @@ install: build
 demo:
 	@cd integration && go run ./demo
 
-test: test-unit test-integration
+test: test-unit test-integration test-v2
 
 test-unit:
 	go test -race -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...

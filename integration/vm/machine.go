@@ -96,7 +96,8 @@ func (m *machine) arguments(console string) []string {
 	kernel := []string{
 		"console=ttyS0", "loglevel=4", // warnings; each byte of the console is slow
 		"panic=-1", "oops=panic", // ends the machine, so that nobody waits for it
-		"mitigations=off",
+		// What costs time, above all in an emulator, and no test is about.
+		"mitigations=off", "init_on_alloc=0", "audit=0", "apparmor=0",
 		"tsc=reliable",
 		"cgroup_no_v1=all",
 	}
