@@ -60,15 +60,17 @@ func (r *Runtime) begin(ctx context.Context, operation, id string, limit time.Du
 }
 
 // launch makes a call that starts a process of the container, and returns the
-// pid that the runtime has written to pidFile. A call that fails leaves no
-// file, unless it was killed: then the file names what may be left to remove.
+// pid that the runtime has written to pidFile; with an error too, when it has
+// written one before it failed. A call that fails leaves no file, unless it was
+// killed: then the file names what may be left to remove.
 func (c *call) launch(pidFile string, call func(pidFile string) error) (pid int, err error) {
 	os.Remove(pidFile)
 	if err := call(pidFile); err != nil {
+		pid, _ = readPid(pidFile)
 		if c.ctx.Err() == nil {
 			os.Remove(pidFile)
 		}
-		return 0, err
+		return pid, err
 	}
 	return readPid(pidFile)
 }

@@ -84,7 +84,8 @@ func (r *Runtime) Start(ctx context.Context, id string) (err error) {
 }
 
 // Exec starts a process in the container; as with Create, the caller has
-// announced the launch and adopts the pid.
+// announced the launch and adopts the pid. A pid that comes with an error is
+// that of a process which the runtime has made before it failed.
 func (r *Runtime) Exec(ctx context.Context, id, execID string, process specs.Process, s Streams) (pid int, err error) {
 	c := r.begin(ctx, "exec", id, r.Limits.Launch)
 	defer c.end(&err)

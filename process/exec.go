@@ -79,6 +79,7 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	defer launched()
 	pid, err := c.runtime.Exec(ctx, c.ID, p.state.ExecID, *p.spec, childStreams(streams))
 	if err != nil {
+		p.adoptLeft(pid)
 		return nil, err
 	}
 	if err := p.adopt(pid); err != nil {

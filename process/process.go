@@ -149,12 +149,30 @@ func (p *Process) adopt(pid int) error {
 	if err != nil {
 		return err
 	}
+	p.own(owned)
+	return nil
+}
+
+// adoptLeft is adopt for what a failed launch may have made, so that its end
+// can be brought about.
+func (p *Process) adoptLeft(pid int) {
+	if pid == 0 {
+		return
+	}
+	owned, err := child.AdoptLeft(pid)
+	if err != nil {
+		p.container.log("%s: %v", p.name(), err)
+		return
+	}
+	p.own(owned)
+}
+
+func (p *Process) own(owned *child.Child) {
 	c := p.container
 	c.mu.Lock()
 	p.child = owned
-	p.state.PID = pid
+	p.state.PID = owned.PID
 	p.publish()
 	c.mu.Unlock()
 	go p.watch()
-	return nil
 }

@@ -50,6 +50,42 @@ func Adopt(pid int) (*Child, error) {
 	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
+// AdoptLeft is Adopt for the pid that a launch has told which then failed. What
+// it names may have been reaped by the launch itself, and the number may be a
+// stranger's by now: then the error is ECHILD.
+func AdoptLeft(pid int) (*Child, error) {
+	c, err := Adopt(pid)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ours(); err != nil {
+		c.Close()
+		family.disown(pid)
+		return nil, fmt.Errorf("adopt process %d, which a failed launch has named: %w", pid, err)
+	}
+	return c, nil
+}
+
+// ours is ECHILD when the process is not a child of the shim. It asks through
+// the pidfd, which stands for one process whatever becomes of the number.
+func (c *Child) ours() error {
+	conn, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := conn.Control(func(fd uintptr) {
+		var info unix.Siginfo
+		err = unix.EINTR
+		for err == unix.EINTR {
+			err = unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		}
+		if err == unix.EAGAIN { // it runs
+			err = nil
+		}
+	})
+	return errors.Join(failed, err)
+}
+
 // Wait reaps the process as soon as it has ended. It is called once, by the
 // owner. Of a process that is not a child of the shim (its runtime has not left
 // it to us) only the end can be known: then the error is ECHILD.
