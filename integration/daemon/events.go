@@ -180,6 +180,8 @@ func decode(topic string, any typeurl.Any) (Event, error) {
 		event.ContainerID = m.ContainerID
 	case *apievents.TaskResumed:
 		event.ContainerID = m.ContainerID
+	case *apievents.TaskCheckpointed:
+		event.ContainerID = m.ContainerID
 	}
 	return event, nil
 }
