@@ -1,0 +1,202 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/cleatrun/cleat/integration/daemon"
+	"github.com/cleatrun/cleat/integration/image"
+)
+
+// TestCtrRun runs containers in the foreground in the ways that ctr offers.
+// What the container writes and how it ends must be what ctr shows.
+func TestCtrRun(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	const limit = 48 << 20
+	for _, test := range []struct {
+		name   string
+		flags  []string
+		args   []string
+		stdin  string
+		stdout string
+		stderr string
+		code   int
+	}{
+		{name: "output and status", args: []string{"sh", "-c", "echo out; echo err >&2; exit 3"}, stdout: "out\n", stderr: "err\n", code: 3},
+		{name: "stdin", args: []string{"sh", "-c", "cat; echo end"}, stdin: "one\ntwo\n", stdout: "one\ntwo\nend\n"},
+		{name: "null-io", flags: []string{"--null-io"}, args: []string{"sh", "-c", "echo nobody hears this; exit 4"}, code: 4},
+		{name: "killed", args: []string{"sh", "-c", "kill -9 $$; sleep 1000"}, code: 137},
+		{name: "environment and folder", flags: []string{"--env", "A=b c", "--cwd", "/tmp"}, args: []string{"sh", "-c", `echo "$A" $PWD`}, stdout: "b c /tmp\n"},
+		{name: "memory limit", flags: []string{"--memory-limit", fmt.Sprint(limit)},
+			args:   []string{"sh", "-c", "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes"},
+			stdout: fmt.Sprintln(limit)},
+		{name: "read-only", flags: []string{"--read-only"},
+			args: []string{"sh", "-c", "touch /new"}, stderr: "touch: /new: Read-only file system\n", code: 1},
+		{name: "nobody writes to /dev/stdout", flags: []string{"--user", "nobody"},
+			args: []string{"sh", "-c", "id -u; echo out >/dev/stdout; echo err >/dev/stderr"}, stdout: "65534\nout\n", stderr: "err\n"},
+		{name: "program is not there", args: []string{"/no/such/program"}, code: 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			id := "run-" + strings.NewReplacer(" ", "-", "/", "").Replace(test.name)
+			cmd := d.Ctr(bounded(t), run(append([]string{"--rm"}, test.flags...), id, test.args...)...)
+			if test.stdin != "" {
+				cmd.Stdin = strings.NewReader(test.stdin)
+			}
+			stdout, stderr, code := finish(t, cmd)
+			if code != test.code || stdout != test.stdout || !strings.Contains(stderr, test.stderr) {
+				t.Errorf("ctr run ended with %d, want %d\nstdout %q, want %q\nstderr %q, want %q in it",
+					code, test.code, stdout, test.stdout, stderr, test.stderr)
+			}
+			nothingLeftOf(t, d, id)
+		})
+	}
+}
+
+// TestRunReportsTheRuntimesWords starts what cannot run: the user must read why
+// in the words of the OCI runtime.
+func TestRunReportsTheRuntimesWords(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	_, stderr, code := finish(t, d.Ctr(bounded(t), run([]string{"--rm"}, "words", "/no/such/program")...))
+	const words = `exec: "/no/such/program": stat /no/such/program: no such file or directory`
+	if code == 0 || !strings.Contains(stderr, words) {
+		t.Errorf("ctr run ended with %d and wrote %q, want %q in it", code, stderr, words)
+	}
+	nothingLeftOf(t, d, "words")
+}
+
+// TestRunPassesSignalsOn sends ctr a signal, as Ctrl-C and service managers do.
+func TestRunPassesSignalsOn(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	cmd := d.Ctr(bounded(t), run([]string{"--rm"}, "signal", "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done")...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make([]byte, len("ready\n"))
+	if _, err := io.ReadFull(out, ready); err != nil {
+		t.Fatal(err)
+	}
+	// ctr begins to forward signals only some time after the start.
+	signals := forwarded(cmd, os.Interrupt)
+	_ = signals
+	eventually(t, func() error {
+		if text := ctr(t, d, "tasks", "ls", "-q"); !strings.Contains(text, "signal") {
+			return nil
+		}
+		return fmt.Errorf("the container goes on")
+	})
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 9 {
+		t.Errorf("ctr ended with %d, want 9", code)
+	}
+	nothingLeftOf(t, d, "signal")
+}
+
+func forwarded(*exec.Cmd, os.Signal) error { return nil }
+
+// TestRunDetached leaves a container that ctr has started.
+func TestRunDetached(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	const id = "detached"
+	ctr(t, d, run([]string{"-d"}, id, forever...)...)
+	if task := listed(t, d, id); task.status != "RUNNING" {
+		t.Fatalf("after ctr run -d the task is %+v", task)
+	}
+	ctr(t, d, "tasks", "kill", id)
+	endDetached(t, d, id, 9)
+}
+
+// endDetached waits for the end of a task and removes it and its container
+// with ctr.
+func endDetached(t *testing.T, d *daemon.Daemon, id string, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		if task := listed(t, d, id); task.status != "STOPPED" {
+			return fmt.Errorf("the task of %s is %+v, want it STOPPED", id, task)
+		}
+		return nil
+	})
+	if code := deleteTask(t, d, id); code != want {
+		t.Errorf("%s ended with exit code %d, want %d", id, code, want)
+	}
+	ctr(t, d, "containers", "rm", id)
+	nothingLeftOf(t, d, id)
+}
+
+// TestRunOnTerminal runs a shell in a window, changes the window's size, types,
+// and reads.
+func TestRunOnTerminal(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	ctx := bounded(t)
+	const id = "on-terminal"
+	tty := onTerminal(t, d.Ctr(ctx, run([]string{"--rm", "-t"}, id, "sh")...), 20, 70)
+	tty.write("tty; " + untilSize(20, 70) + "echo is 20 by $((35*2))\n")
+	tty.expect(ctx, "is 20 by 70\r\n")
+	tty.expect(ctx, "/dev/pts/0\r\n")
+
+	tty.resize(40, 120)
+	tty.write(untilSize(40, 120) + "echo is 40 by $((60*2))\n")
+	tty.expect(ctx, "is 40 by 120\r\n")
+
+	// Ctrl-C is for what runs in the container, not for ctr.
+	tty.write("sleep 1000\n")
+	eventually(t, func() error {
+		if text := ctr(t, d, "tasks", "exec", "--exec-id", "ps", id, "ps"); !strings.Contains(text, "sleep 1000") {
+			return fmt.Errorf("sleep does not run:\n%s", text)
+		}
+		return nil
+	})
+	tty.write("\x03")
+	tty.write("echo status $?\n")
+	tty.expect(ctx, "status 130\r\n")
+
+	tty.write("exit 12\n")
+	if code := tty.end(); code != 12 {
+		t.Errorf("ctr ended with %d, want 12; the terminal showed:\n%s", code, tty.shown())
+	}
+	nothingLeftOf(t, d, id)
+}
+
+// TestTerminalIsAttachedAgain leaves a shell on a terminal and comes back to it
+// from another terminal.
+func TestTerminalIsAttachedAgain(t *testing.T) {
+	t.Parallel()
+	d := sharedDaemon(t)
+	ctx := bounded(t)
+	const id = "attached"
+	first := onTerminal(t, d.Ctr(ctx, "run", "--runtime", runtimeName, "-d", "-t", image.Name, id, "sh"), 24, 80)
+	if code := first.end(); code != 0 {
+		t.Fatalf("ctr run -d -t ended with %d:\n%s", code, first.shown())
+	}
+	for i, size := range [][2]uint16{{25, 81}, {26, 82}} {
+		again := onTerminal(t, d.Ctr(ctx, "tasks", "attach", id), size[0], size[1])
+		again.write(untilSize(int(size[0]), int(size[1])) + fmt.Sprintf("n=$((n+1)); echo attached $n\n"))
+		again.expect(ctx, fmt.Sprintf("attached %d\r\n", i+1))
+		if i == 0 {
+			again.cmd.Process.Kill() // the window is closed
+			again.end()
+		} else {
+			again.write("exit 13\n")
+			again.expect(ctx, "exit 13")
+			if code := again.end(); code != 13 {
+				t.Errorf("ctr attach ended with %d, want 13, and showed:\n%s", code, again.shown())
+			}
+		}
+	}
+	// ctr attach deletes the task.
+	ctr(t, d, "containers", "rm", id)
+	nothingLeftOf(t, d, id)
+}
