@@ -39,7 +39,9 @@ var guestPackages = []string{
 	"iproute2",
 	"iptables", // CNI's bridge plugin and criu
 	"kmod",     // the kernel loads modules through modprobe
+	"libcriu2", // crun's way to criu
 	"systemd",
+	"tar",        // criu keeps the content of a tmpfs with it
 	"util-linux", // nsenter and unshare
 }
 

@@ -81,7 +81,7 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	if err := addApplets(a, guest, have); err != nil {
 		return err
 	}
-	for _, name := range []string{"iptables", "ip6tables"} {
+	for _, name := range []string{"iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save"} {
 		a.symlink("usr/sbin/"+name, "xtables-nft-multi")
 	}
 	for path, content := range configuration {
@@ -97,6 +97,8 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	a.file(inside(job.Tests), p.tests)
 	a.dir(inside(job.Programs), 0o755)
 	a.dir(inside(job.Programs)+"/cni", 0o755)
+	// tools.EnsureBorrowed's folder: criu and those of iptables are the system's.
+	a.symlink(inside(job.Programs)+"/borrowed", "/usr/sbin")
 	for _, program := range p.tools.Files() {
 		name, err := filepath.Rel(p.tools.Dir, program)
 		if err != nil {
