@@ -77,7 +77,7 @@ func (c *consoleSocket) receive(ctx context.Context) (*os.File, error) {
 	name, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(8*4))
 	_, n, _, _, err := conn.ReadMsgUnix(name, control)
 	if err != nil {
-		return nil, fmt.Errorf("the OCI runtime sent no terminal: %w", err)
+		return nil, fmt.Errorf("the OCI runtime sent no terminal: %w", errors.Join(context.Cause(ctx), err))
 	}
 	fds, err := descriptors(control[:n])
 	if err != nil {

@@ -184,7 +184,7 @@ func class(err error) error {
 		return errdefs.ErrNotFound
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return errdefs.ErrPermissionDenied
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ELOOP),
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO),
 		errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EINVAL):
 		return errdefs.ErrInvalidArgument
 	}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,9 +26,9 @@ import (
 const (
 	// defaultReady bounds the wait for a logger to get ready.
 	defaultReady = 10 * time.Second
-	// loggerGrace is what a logger gets to end after its streams' end, and
+	// defaultGrace is what a logger gets to end after its streams' end, and
 	// again after SIGTERM.
-	loggerGrace = 10 * time.Second
+	defaultGrace = 10 * time.Second
 	// maxWords bounds what is kept of a logger's stderr.
 	maxWords = 4 << 10
 )
@@ -89,20 +90,22 @@ func (l *logger) watch() {
 }
 
 func (l *logger) awaitReady(ctx context.Context, ready *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, l.options.Ready)
+	limited, cancel := context.WithTimeout(ctx, l.options.Ready)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(limited, func() { ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var word [1]byte
 	n, err := ready.Read(word[:])
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
+		return l.failure("is not ready yet", context.Cause(ctx))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return l.failure(fmt.Sprintf("is not ready after %s", l.options.Ready), errdefs.ErrUnavailable)
 	case n == 1:
 		return nil
 	case errors.Is(err, io.EOF) && l.target.kind == binary:
 		// Ready, unless that was its end.
-		if l.dead() {
+		if l.dead(limited) {
 			return l.failure("ended before it was ready", errdefs.ErrUnavailable)
 		}
 		return nil
@@ -112,21 +115,35 @@ func (l *logger) awaitReady(ctx context.Context, ready *os.File) error {
 	return l.failure("cannot be heard", err)
 }
 
-// deathGrace is how long a logger that closes all of its descriptors is given
-// to turn out to have ended, unsuccessfully.
-const deathGrace = 10 * time.Millisecond
-
-// dead tells whether the end of the ready descriptor was that of the logger.
-// The kernel closes a process's files shortly before its end can be seen.
-func (l *logger) dead() bool {
-	timer := time.NewTimer(deathGrace)
-	defer timer.Stop()
+// dead tells whether the end of the ready descriptor was that of the logger,
+// and no good one. The kernel closes a process's files a while before its end
+// can be waited for.
+func (l *logger) dead(ctx context.Context) bool {
+	if !ending(l.pid()) {
+		return false
+	}
 	select {
 	case <-l.ended:
 		return !l.command.Success()
-	case <-timer.C:
+	case <-ctx.Done():
 		return false
 	}
+}
+
+// ending tells whether a process has begun to end, or has ended.
+func ending(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	// Field 9 of proc_pid_stat(5). What comes before the third may hold anything.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const flags, exiting = 9 - 3, 0x4 // PF_EXITING, include/linux/sched.h
+	if len(fields) <= flags {
+		return false
+	}
+	set, err := strconv.ParseUint(string(fields[flags]), 10, 64)
+	return err == nil && set&exiting != 0
 }
 
 func (l *logger) failure(what string, class error) error {
@@ -159,7 +176,7 @@ func (l *logger) finish() {
 		if signal != 0 {
 			l.command.Signal(signal)
 		}
-		timer := time.NewTimer(loggerGrace)
+		timer := time.NewTimer(l.options.Grace)
 		select {
 		case <-l.ended:
 			timer.Stop()

@@ -36,6 +36,8 @@ type pump struct {
 	pass     func(*pump) error // one step; errEnd at the end of src
 	last     func(*pump)       // what is done for stop: a bounded pass that waits for nothing
 	log      func(string, ...any)
+	// hungUp, which may be nil, tells that writers to src are cut off.
+	hungUp func() bool
 
 	stage  atomic.Int32
 	failed sync.Once // the first failure of dst is logged, not each
@@ -149,6 +151,9 @@ func (p *pump) stop() {
 // sourceGone tells that nobody can write to the source any more: what is left
 // in it is all that will ever be passed on.
 func (p *pump) sourceGone() bool {
+	if p.hungUp != nil && p.hungUp() {
+		return true
+	}
 	fds := []unix.PollFd{{Fd: int32(p.src.fd), Events: unix.POLLIN}}
 	return poll(fds) && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 }
@@ -189,8 +194,16 @@ func (p *pump) splice() error {
 		return nil
 	case err == nil:
 		return errEnd
+	case err == unix.EPIPE && p.nothingLeft():
+		return errEnd // the client of closed streams is gone, and has missed nothing
 	}
 	return err
+}
+
+// nothingLeft tells whether src is empty.
+func (p *pump) nothingLeft() bool {
+	n, err := unix.IoctlGetInt(p.src.fd, unix.TIOCINQ) // FIONREAD
+	return err == nil && n == 0
 }
 
 // spliceRest passes on what is in src now. What comes after is not waited for:

@@ -42,6 +42,9 @@ type Options struct {
 	ContainerID, Namespace string
 	// Ready bounds how long a logger may take to get ready; 0 means 10 seconds.
 	Ready time.Duration
+	// Grace is what a logger gets to end after its streams' end, and again
+	// after SIGTERM; 0 means 10 seconds.
+	Grace time.Duration
 	Log   func(format string, args ...any)
 }
 
@@ -95,6 +98,9 @@ type Streams struct {
 func Open(ctx context.Context, spec Spec, options Options) (*Streams, error) {
 	if options.Ready == 0 {
 		options.Ready = defaultReady
+	}
+	if options.Grace == 0 {
+		options.Grace = defaultGrace
 	}
 	s := &Streams{options: options}
 	if err := s.open(ctx, spec); err != nil {
@@ -176,11 +182,14 @@ func (s *Streams) OpenStdin() error {
 	if err != nil {
 		return err
 	}
-	if !s.state.StdinClosed {
-		if s.holdStdin, err = s.stdin.writer(true); err != nil {
-			reader.Close()
-			return err
-		}
+	// Held for a moment at least: poll(2) tells no end of a FIFO that nobody
+	// has written to since it was opened.
+	if s.holdStdin, err = s.stdin.writer(true); err != nil {
+		reader.Close()
+		return err
+	}
+	if s.state.StdinClosed {
+		closeFile(&s.holdStdin)
 	}
 	if s.terminal != nil {
 		s.input = newTTYWriter("stdin", endOf(reader), s.terminal.join(), s.options.Log).pump
@@ -342,28 +351,45 @@ func closeFile(f **os.File) {
 	}
 }
 
-// lingering counts what goes on after Close.
-var lingering sync.WaitGroup
+// lingering is what goes on after Close.
+var lingering struct {
+	mu   sync.Mutex // guards what follows
+	n    int
+	none chan struct{} // closed when n gets 0; nil while nobody waits for that
+}
 
 // linger does f, which must be bounded by others, in the background.
 func linger(f func()) {
-	lingering.Add(1)
+	l := &lingering
+	l.mu.Lock()
+	l.n++
+	l.mu.Unlock()
 	go func() {
-		defer lingering.Done()
 		f()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.n--; l.n == 0 && l.none != nil {
+			close(l.none)
+			l.none = nil
+		}
 	}()
 }
 
 // Settle waits until everything that closed streams still have to pass on is
 // passed on, or until ctx ends. A shim calls it before it ends.
 func Settle(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { // ends with what lingers, or with the shim
-		lingering.Wait()
-		close(done)
-	}()
+	l := &lingering
+	l.mu.Lock()
+	if l.n > 0 && l.none == nil {
+		l.none = make(chan struct{})
+	}
+	none := l.none
+	l.mu.Unlock()
+	if none == nil {
+		return nil
+	}
 	select {
-	case <-done:
+	case <-none:
 		return nil
 	case <-ctx.Done():
 		return errors.New("output of deleted containers is not taken by its clients")

@@ -18,6 +18,7 @@ func newTTYReader(name string, master, dst *end, log func(string, ...any)) *ttyR
 	r := &ttyReader{pump: newPump(name, master, dst, log)}
 	r.pump.pass, r.pump.last = func(*pump) error { return r.pass() }, func(*pump) { r.rest() }
 	r.session = hasSession(master.fd)
+	r.pump.hungUp = r.hungUp
 	return r
 }
 

@@ -1,0 +1,256 @@
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// What a logger is given is a contract with the authors of loggers (nerdctl,
+// AWS); stock passes arguments on in random order and loses repeated keys.
+func TestLoggerIsGivenWhatTheContractSays(t *testing.T) {
+	leavesNothing(t)
+	out := filepath.Join(t.TempDir(), "out")
+	logger := script(t, `#!/bin/sh
+{
+	/bin/cat /proc/$$/environ; echo
+	for a in "$@"; do echo "[$a]"; done
+	for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$n ] && echo "$n $(/bin/readlink /proc/$$/fd/$n)"; done
+} >`+out+`.tmp
+/bin/mv `+out+`.tmp `+out+`
+exec 5>&-
+/bin/cat <&3 >/dev/null
+`)
+	// Neither this nor anything else of the shim's environment is a logger's.
+	t.Setenv("SECRET", "of the shim")
+	s := opened(t, Spec{Stdout: "binary://" + logger + "?z=1&a=&z=2&flag&b=%26+x"}, options(t))
+	text, err := os.ReadFile(out)
+	must(t, "read what the logger has seen", err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	want := []string{"CONTAINER_ID=box\x00CONTAINER_NAMESPACE=space\x00",
+		"[z]", "[1]", "[a]", "[]", "[z]", "[2]", "[flag]", "[]", "[b]", "[& x]",
+		"0 /dev/null", "1 " + out + ".tmp", "2 pipe:", "3 pipe:", "4 /dev/null", "5 pipe:"}
+	if len(lines) != len(want) {
+		t.Fatalf("the logger has seen %q", lines)
+	}
+	for i := range want {
+		if !strings.HasPrefix(lines[i], want[i]) {
+			t.Errorf("line %d: %q, want %q", i, lines[i], want[i])
+		}
+	}
+	s.Close()
+}
+
+func TestReadinessOfLoggers(t *testing.T) {
+	for _, c := range []struct {
+		name, scheme, script string
+		ready                time.Duration
+		class                error
+		says                 string // in the error
+	}{
+		{name: "closes", scheme: "binary", script: "exec 5>&-; /bin/cat <&3"},
+		{name: "says a byte", scheme: "binary", script: "echo >&5; /bin/cat <&3"},
+		{name: "ends well at once", scheme: "binary", script: "exit 0"},
+		{name: "dies", scheme: "binary", script: "echo no disk >&2; exit 3", class: errdefs.ErrUnavailable, says: "ended before it was ready: no disk"},
+		{name: "is killed", scheme: "binary", script: "kill -9 $$", class: errdefs.ErrUnavailable, says: "ended before it was ready"},
+		{name: "says nothing", scheme: "binary", script: "echo waiting for the server >&2; exec /bin/sleep 1000", ready: 100 * time.Millisecond, class: errdefs.ErrUnavailable, says: "is not ready after 100ms: waiting for the server"},
+		{name: "says much on stderr", scheme: "binary", script: "/bin/head -c 100000 /dev/zero | /usr/bin/tr '\\0' x >&2; echo the end >&2; exit 1", class: errdefs.ErrUnavailable, says: "xxxthe end"},
+
+		{name: "says a byte", scheme: "binary-v2", script: "echo >&5; /bin/cat <&3"},
+		{name: "closes", scheme: "binary-v2", script: "echo forgot >&2; exec 5>&- 2>&-; exec /bin/sleep 1000", class: errdefs.ErrUnavailable, says: "closed its ready descriptor without a word: forgot"},
+		{name: "ends", scheme: "binary-v2", script: "exit 0", class: errdefs.ErrUnavailable, says: "without a word"},
+		{name: "says nothing", scheme: "binary-v2", script: "exec /bin/sleep 1000", ready: 100 * time.Millisecond, class: errdefs.ErrUnavailable, says: "is not ready after 100ms"},
+	} {
+		t.Run(c.scheme+" "+c.name, func(t *testing.T) {
+			leavesNothing(t)
+			o := options(t)
+			o.Ready = c.ready
+			logger := script(t, "#!/bin/sh\n"+c.script)
+			s, err := Open(bounded(t), Spec{Stdout: c.scheme + "://" + logger}, o)
+			if c.class == nil {
+				must(t, "open", err)
+				s.Close()
+				return
+			}
+			if !errors.Is(err, c.class) {
+				t.Fatalf("error %v, want one of class %q", err, c.class)
+			}
+			if text := err.Error(); !strings.Contains(text, c.says) || !strings.Contains(text, logger) || len(text) > 8<<10 {
+				t.Errorf("error %.200q of %d bytes, want one with %q and the logger's path", text, len(text), c.says)
+			}
+		})
+	}
+}
+
+func TestCallerThatGivesUpEndsTheWaitForALogger(t *testing.T) {
+	leavesNothing(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	o := options(t)
+	o.Ready = time.Hour
+	_, err := Open(ctx, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\nexec /bin/sleep 1000")}, o)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
+	}
+	if strings.Contains(fmt.Sprint(err), "1h") {
+		t.Errorf("error %v names a limit that did not end the wait", err)
+	}
+}
+
+func TestProgramsThatAreNoLoggers(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"text": 0o600, "garbage": 0o700} {
+		must(t, "write file", os.WriteFile(filepath.Join(dir, name), []byte("\x00not a program"), mode))
+	}
+	for _, c := range []struct {
+		path  string
+		class error
+	}{
+		{"/no/such/logger", errdefs.ErrNotFound},
+		{dir, errdefs.ErrPermissionDenied},
+		{dir + "/text", errdefs.ErrPermissionDenied},
+		{dir + "/text/below", errdefs.ErrInvalidArgument},
+		{dir + "/garbage", errdefs.ErrInvalidArgument},
+	} {
+		for _, terminal := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s terminal=%t", filepath.Base(c.path), terminal), func(t *testing.T) {
+				leavesNothing(t)
+				_, err := Open(bounded(t), Spec{Stdout: "binary://" + c.path, Stderr: "binary://" + c.path, Terminal: terminal}, options(t))
+				if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.path) {
+					t.Errorf("error %v, want one of class %q with the path", err, c.class)
+				}
+			})
+		}
+	}
+}
+
+// containerd's LogURI sets both streams to one URI: two loggers would fight over
+// one log.
+func TestOneLoggerForEqualURIsAndTwoForDifferentOnes(t *testing.T) {
+	logger := script(t, loggerScript)
+	for _, c := range []struct {
+		name, stderr string
+		loggers      int
+	}{{"equal", "", 1}, {"different", "&more=1", 2}} {
+		t.Run(c.name, func(t *testing.T) {
+			leavesNothing(t)
+			out := filepath.Join(t.TempDir(), "out")
+			uri := "binary://" + logger + "?out=" + out
+			s := opened(t, Spec{Stdout: uri, Stderr: uri + c.stderr}, options(t))
+			pids := s.State().Loggers
+			if len(pids) != c.loggers {
+				t.Errorf("there are %d loggers, want %d", len(pids), c.loggers)
+			}
+			launch(t, s, "echo out; echo err >&2").ended()
+			must(t, "drain", s.Drain(bounded(t)))
+			if c.loggers == 1 {
+				fileHolds(t, out+".stdout", "out\n")
+				fileHolds(t, out+".stderr", "err\n")
+			}
+			// At the end of its streams a logger ends by itself, and is reaped.
+			for _, pid := range pids {
+				if err := unix.Kill(pid, 0); err != unix.ESRCH {
+					t.Errorf("logger %d after the drain: %v", pid, err)
+				}
+			}
+			s.Close()
+		})
+	}
+}
+
+// When the second logger fails, the first one ends with nothing to log.
+func TestLoggerThatFailsEndsTheOtherOne(t *testing.T) {
+	leavesNothing(t)
+	out := filepath.Join(t.TempDir(), "out")
+	_, err := Open(bounded(t), Spec{Stdout: "binary://" + script(t, loggerScript) + "?out=" + out, Stderr: "binary:///no/such/logger"}, options(t))
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "/no/such/logger") {
+		t.Errorf("error %v", err)
+	}
+	must(t, "settle", Settle(bounded(t)))
+	fileHolds(t, out+".stdout", "")
+}
+
+// The end of a log is what is looked for after a crash: the logger is not told
+// to end before it has had all of it.
+func TestSlowLoggerGetsEverything(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		for _, drain := range []bool{true, false} {
+			t.Run(fmt.Sprintf("terminal=%t drain=%t", terminal, drain), func(t *testing.T) {
+				leavesNothing(t)
+				dir := t.TempDir()
+				logger := script(t, "#!/bin/sh\nexec 5>&-; until [ -e "+dir+"/go ]; do /bin/sleep 0.01; done; exec /bin/cat <&3 >"+dir+"/log")
+				s := opened(t, Spec{Stdout: "binary://" + logger, Terminal: terminal}, options(t))
+				p := launch(t, s, "echo one; echo two")
+				p.ended()
+				if drain {
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+					defer cancel()
+					if err := s.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("the drain ended with %v before the logger had read", err)
+					}
+				}
+				must(t, "close", s.Close())
+				p.signal(dir + "/go")
+				must(t, "settle", Settle(bounded(t)))
+				fileHolds(t, dir+"/log", "one\ntwo\n")
+			})
+		}
+	}
+}
+
+func TestLoggerThatDoesNotEndIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name, trap string
+		grace      time.Duration
+		ended      string
+	}{
+		{"by SIGTERM", `trap 'kill $!; echo term >$2; exit 0' TERM; /bin/sleep 1000 3<&- 5>&- &`, 500 * time.Millisecond, "term\n"},
+		{"by SIGKILL", `trap "" TERM; /bin/sleep 1 2>&- 5>&- &`, 20 * time.Millisecond, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			leavesNothing(t)
+			o := options(t)
+			o.Grace = c.grace
+			out := filepath.Join(t.TempDir(), "out")
+			s := opened(t, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\n"+c.trap+"\nexec 5>&-; wait") + "?out=" + out}, o)
+			pid := s.State().Loggers[0]
+			launch(t, s, "echo hello").ended()
+			must(t, "close", s.Close())
+			must(t, "settle", Settle(bounded(t)))
+			if err := unix.Kill(pid, 0); err != unix.ESRCH {
+				t.Errorf("the logger is still there: %v", err)
+			}
+			if c.ended != "" {
+				fileHolds(t, out, c.ended)
+			}
+		})
+	}
+}
+
+// A logger that crashes must not take the container with it (SIGPIPE), and is
+// told of.
+func TestLoggerThatCrashesDoesNotEndTheProcess(t *testing.T) {
+	leavesNothing(t)
+	dir := t.TempDir()
+	var said record
+	o := options(t)
+	o.Log = said.log
+	s := opened(t, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\nexec 5>&-; read line <&3; echo bad line >&2; exit 9")}, o)
+	p := launch(t, s, untilThere+`echo first; there "$1"; echo second && exit 7`, "sh", dir+"/go")
+	eventually(t, "a word about the logger", func() bool { return said.count("exit status 9 bad line") == 1 })
+	p.signal(dir + "/go")
+	p.ended()
+	if status := p.cmd.ProcessState.ExitCode(); status != 7 {
+		t.Errorf("the process ended with status %d, want 7", status)
+	}
+	must(t, "drain", s.Drain(bounded(t)))
+	must(t, "close", s.Close())
+}
