@@ -37,15 +37,18 @@ const (
 type logger struct {
 	target  target
 	options Options
-	// pipes are the read ends of stdout and stderr, nil for a stream that is
-	// not its. The shim holds them too, until the end of the output: a logger
-	// that crashes is then a full pipe and not the container's SIGPIPE.
-	pipes [2]*os.File
-
 	command *child.Command
 	words   words
-	once    sync.Once
 	ended   chan struct{} // closed when it was reaped
+
+	mu sync.Mutex // guards what follows, once the logger runs
+	// pipes are the read ends of stdout and stderr, nil for a stream that is
+	// not its. The shim holds them too, until the end of the output: a logger
+	// that crashes is not the container's SIGPIPE.
+	pipes [2]*os.File
+	over  bool // it is the end of the output
+	// rest throws away what the logger has not lived to read.
+	rest []*pump
 }
 
 // start runs the program and waits until it is ready.
@@ -87,6 +90,39 @@ func (l *logger) watch() {
 		l.options.Log("logger %s of container %s: %s %s", l.target.path, l.options.ContainerID, state, l.words.String())
 	}
 	close(l.ended)
+	l.discard()
+}
+
+// discard lets the output of a logger that has ended before it go nowhere: a
+// full pipe would stop the container. It is undone by endOfOutput.
+func (l *logger) discard() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	for i, pipe := range l.pipes {
+		if pipe == nil {
+			continue
+		}
+		// As a description of its own, for the other one is blocking.
+		name := "/proc/self/fd/" + strconv.Itoa(int(pipe.Fd()))
+		reader, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			l.options.Log("logger %s of container %s has ended and its output is not read: %v", l.target.path, l.options.ContainerID, err)
+			continue
+		}
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			reader.Close()
+			l.options.Log("logger %s of container %s has ended and its output is not read: %v", l.target.path, l.options.ContainerID, err)
+			continue
+		}
+		p := newSplicer("rest of the log", endOf(reader), endOf(null), l.options.Log)
+		p.start()
+		l.rest = append(l.rest, p)
+		closeFile(&l.pipes[i])
+	}
 }
 
 func (l *logger) awaitReady(ctx context.Context, ready *os.File) error {
@@ -163,10 +199,15 @@ func (l *logger) pid() int { return l.command.PID() }
 
 // endOfOutput gives up the shim's hold on the pipes.
 func (l *logger) endOfOutput() {
-	l.once.Do(func() {
-		closeFile(&l.pipes[0])
-		closeFile(&l.pipes[1])
-	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	closeFile(&l.pipes[0])
+	closeFile(&l.pipes[1])
+	for _, p := range l.rest {
+		p.stop()
+	}
+	l.rest = nil
 }
 
 // finish waits for the logger's end and, when it does not come, brings it
