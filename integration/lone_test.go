@@ -38,8 +38,12 @@ import (
 	"github.com/cleatrun/cleat/integration/place"
 )
 
-// soon bounds what takes milliseconds, on the slowest machine.
-const soon = 30 * time.Second
+// soon bounds what takes milliseconds, on the slowest machine; loneTime bounds a
+// test with all its rounds.
+const (
+	soon     = 30 * time.Second
+	loneTime = 3 * time.Minute
+)
 
 // onStock tells that the tests run against containerd's own shim.
 func onStock() bool { return runtimeName != ourRuntime }
@@ -94,7 +98,7 @@ func newLone(t *testing.T) *lone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lone{Place: p, t: t, ctx: bounded(t), sink: daemon.NewSink(p.Path("events"))}
+	l := &lone{Place: p, t: t, ctx: within(t, loneTime), sink: daemon.NewSink(p.Path("events"))}
 	t.Cleanup(l.remove)
 	if err := l.sink.Listen(); err != nil {
 		t.Fatal(err)
@@ -158,6 +162,7 @@ type member struct {
 	*lone
 	id      string
 	bundle  string
+	program string // the shim
 	options runcoptions.Options
 	request *task.CreateTaskRequest // the options are added
 	shim    *daemon.Shim
@@ -207,7 +212,7 @@ func (l *lone) prepare(id string, change ...func(*specs.Spec)) *member {
 
 func (l *lone) prepareIn(bundle, id string, change ...func(*specs.Spec)) *member {
 	l.t.Helper()
-	m := &member{lone: l, id: id, bundle: bundle}
+	m := &member{lone: l, id: id, bundle: bundle, program: shimProgram()}
 	m.options.BinaryName = programs.Runc
 	m.request = &task.CreateTaskRequest{ID: id, Bundle: bundle}
 	if err := os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o711); err != nil {
@@ -262,7 +267,7 @@ func (m *member) readLog() {
 // action is one of the shim's short-lived actions as containerd runs it.
 func (m *member) action(name string, more ...string) *exec.Cmd {
 	flags := []string{"-namespace", m.Namespace, "-address", m.Path("c.sock"), "-publish-binary", programs.Containerd, "-id", m.id}
-	cmd := exec.CommandContext(m.ctx, shimProgram(), append(append(flags, more...), name)...)
+	cmd := exec.CommandContext(m.ctx, m.program, append(append(flags, more...), name)...)
 	cmd.Dir = m.bundle
 	cmd.Env = append(m.Environ(programs.Dir), "TTRPC_ADDRESS="+m.sink.Address(),
 		"GRPC_ADDRESS="+m.Path("c.sock"), "NAMESPACE="+m.Namespace, "MAX_SHIM_VERSION=2", "GOMAXPROCS=2")
@@ -434,6 +439,20 @@ func (m *member) tryWait(ctx context.Context, execID string) (*task.WaitResponse
 	return response, errgrpc.ToNative(err)
 }
 
+// ask asks the container to end, once its shell has come so far that it listens:
+// then it has a child.
+func (m *member) ask() {
+	m.t.Helper()
+	pid := int(m.state("").Pid)
+	eventually(m.t, func() error {
+		if pids := cgroupPIDs(m.t, pid); len(pids) < 2 {
+			return fmt.Errorf("%s has only the processes %v", m.id, pids)
+		}
+		return nil
+	})
+	m.kill("", unix.SIGTERM)
+}
+
 // wait waits for the end of a process and returns its exit status.
 func (m *member) wait(execID string) int {
 	m.t.Helper()
@@ -530,7 +549,7 @@ func (m *member) deleteAction() (*task.DeleteResponse, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
-	if err == nil && stderr.Len() > 0 && !onStock() {
+	if err == nil && stderr.Len() > 0 && m.program != programs.StockShim {
 		err = errors.New("it is not silent")
 	}
 	if err != nil {
