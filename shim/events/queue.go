@@ -48,6 +48,8 @@ type Options struct {
 // called concurrently.
 type Queue struct {
 	options Options
+	// firstPause and idle are the constants, but in tests.
+	firstPause, idle time.Duration
 	// wake tells the sender of an event, kick that containerd is back.
 	wake, kick chan struct{}
 
@@ -59,7 +61,7 @@ type Queue struct {
 
 // New returns an empty queue.
 func New(o Options) *Queue {
-	return &Queue{options: o, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	return &Queue{options: o, firstPause: firstPause, idle: idle, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
 }
 
 // Publish queues an event that happens now. It never blocks.
@@ -136,7 +138,7 @@ func signal(c chan struct{}) {
 func (q *Queue) send() {
 	var conn connection
 	defer conn.close()
-	pause := firstPause
+	pause := q.firstPause
 	failing := false
 	for {
 		e := q.first()
@@ -154,7 +156,7 @@ func (q *Queue) send() {
 				failing = true
 			}
 			if q.rest(pause) {
-				pause = firstPause
+				pause = q.firstPause
 			} else {
 				pause = min(2*pause, lastPause)
 			}
@@ -163,7 +165,7 @@ func (q *Queue) send() {
 		if err != nil {
 			q.options.Log("event %s is not wanted by containerd: %v", e.Topic, err)
 		}
-		failing, pause = false, firstPause
+		failing, pause = false, q.firstPause
 		q.taken()
 	}
 }
@@ -196,7 +198,7 @@ func (q *Queue) taken() {
 
 // more waits a moment for another event. Without one the sender is no more.
 func (q *Queue) more() bool {
-	timer := time.NewTimer(idle)
+	timer := time.NewTimer(q.idle)
 	defer timer.Stop()
 	select {
 	case <-q.wake:
