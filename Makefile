@@ -9,7 +9,7 @@ REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # no_grpc leaves the grpc half of containerd's generated code out of the shim.
 TAGS    := no_grpc
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
+LDFLAGS := -s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)
 
 # The bounds below are for a small machine with cold caches; a run takes less.
 UNIT_TIME        ?= 5m
@@ -41,7 +41,7 @@ demo:
 
 test: test-unit test-integration test-v2
 
-test-unit:
+test-unit: setup
 	go test -race -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
 
 # In the folder and without a package list, go test shows what the tests write

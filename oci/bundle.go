@@ -7,7 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +47,7 @@ type Exit struct {
 }
 
 // Path of an entry of the bundle.
-func (b Bundle) Path(name string) string { return filepath.Join(string(b), name) }
+func (b Bundle) Path(name string) string { return path.Join(string(b), name) }
 
 // Rootfs is where the root filesystem is mounted.
 func (b Bundle) Rootfs() string { return b.Path("rootfs") }
@@ -65,10 +65,10 @@ func (b Bundle) WriteOptions(o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := b.replace(optionsFile, data); err != nil {
+	if err := b.Replace(optionsFile, data); err != nil {
 		return err
 	}
-	return b.replace(runtimeFile, []byte(o.BinaryName))
+	return b.Replace(runtimeFile, []byte(o.BinaryName))
 }
 
 // ReadOptions of an earlier WriteOptions. No file is no error: a shim that
@@ -95,7 +95,7 @@ func (b Bundle) WriteExit(e Exit) error {
 	if err != nil {
 		return err
 	}
-	return b.replace(exitFile, data)
+	return b.Replace(exitFile, data)
 }
 
 // ReadExit returns the recorded end of the init process, or fs.ErrNotExist.
@@ -114,7 +114,7 @@ func (b Bundle) ReadExit() (Exit, error) {
 // WriteAddress keeps the shim's socket address, which containerd 1.7 and the
 // daemon's migration read.
 func (b Bundle) WriteAddress(address string) error {
-	return b.replace(addressFile, []byte(address))
+	return b.Replace(addressFile, []byte(address))
 }
 
 // ReadAddress returns what WriteAddress kept.
@@ -123,10 +123,10 @@ func (b Bundle) ReadAddress() (string, error) {
 	return string(data), err
 }
 
-// replace writes a file of the bundle so that a reader sees the old or the
+// Replace writes a file of the bundle so that a reader sees the old or the
 // new content, never a part, whoever else writes it at the same time. What was
 // there under the name, a link or a FIFO too, is replaced and not followed.
-func (b Bundle) replace(name string, data []byte) error {
+func (b Bundle) Replace(name string, data []byte) error {
 	temp, err := os.CreateTemp(string(b), "."+name+"-")
 	if err != nil {
 		return err
@@ -142,12 +142,12 @@ func (b Bundle) replace(name string, data []byte) error {
 }
 
 func (b Bundle) read(name string) ([]byte, error) {
-	return readBounded(b.Path(name), maxRecord)
+	return ReadRegular(b.Path(name), maxRecord)
 }
 
-// readBounded reads a regular file of at most limit bytes. It follows no link
+// ReadRegular reads a regular file of at most limit bytes. It follows no link
 // and never blocks on a FIFO.
-func readBounded(path string, limit int64) ([]byte, error) {
+func ReadRegular(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
@@ -163,8 +163,8 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// readTail reads the end of a regular file, at most limit bytes.
-func readTail(path string, limit int64) ([]byte, error) {
+// ReadTail reads the end of a regular file, at most limit bytes.
+func ReadTail(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path)
 	if err != nil {
 		return nil, err

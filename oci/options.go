@@ -1,6 +1,9 @@
-// Package oci knows the OCI runtime (runc, crun, …) and the bundle it works
-// on: how a runtime is called, which files a bundle holds, where a root
-// filesystem is mounted. It knows no protobuf and nothing of containerd's RPCs.
+// Package oci has the words of the OCI runtime spec that the shim needs: the
+// bundle and what is kept in it, the part of the spec that the shim reads, the
+// options by which a runtime is called. What deals with the host is in packages
+// of its own: driver calls runtimes, rootfs mounts, child owns processes, cgroup
+// reads cgroups. This one is small because the shim's short-lived actions need
+// it before anything else of the program is initialised.
 package oci
 
 // DefaultRoot is where runtimes keep their state unless options say otherwise;
@@ -21,4 +24,13 @@ type Options struct {
 	SystemdCgroup bool   `json:"systemd_cgroup,omitempty"`
 	CriuImagePath string `json:"criu_image_path,omitempty"`
 	CriuWorkPath  string `json:"criu_work_path,omitempty"`
+}
+
+// Mount is one mount of a root filesystem, as containerd's snapshotters
+// describe it.
+type Mount struct {
+	Type, Source string
+	// Target is a path below the root filesystem, or empty for itself.
+	Target  string   `json:",omitempty"`
+	Options []string `json:",omitempty"`
 }

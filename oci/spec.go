@@ -28,7 +28,7 @@ type Spec struct {
 // since the shim was started.
 func (b Bundle) ReadSpec() (Spec, error) {
 	var s Spec
-	data, err := readBounded(b.Path(configFile), maxSpec)
+	data, err := ReadRegular(b.Path(configFile), maxSpec)
 	if err != nil {
 		return s, fmt.Errorf("read spec: %w", err)
 	}

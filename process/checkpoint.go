@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/driver"
 )
 
 // Checkpoint writes the container to an image. Unless options say that it
 // ends with that, it goes on afterwards.
-func (c *Container) Checkpoint(ctx context.Context, options oci.CheckpointOptions) error {
+func (c *Container) Checkpoint(ctx context.Context, options driver.CheckpointOptions) error {
 	return c.init.do(ctx, OpCheckpoint, nil, func(ctx context.Context) (*Event, error) {
 		return &Event{Kind: ContainerCheckpointed, Checkpoint: options.ImagePath}, c.runtime.Checkpoint(ctx, c.ID, options)
 	})
@@ -24,8 +24,8 @@ func (c *Container) restore(ctx context.Context) (_ *Event, err error) {
 			undo.all()
 		}
 	}()
-	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s oci.Streams) (int, error) {
-		return c.runtime.Restore(ctx, c.ID, oci.RestoreOptions{ImagePath: c.checkpoint}, s)
+	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s driver.Streams) (int, error) {
+		return c.runtime.Restore(ctx, c.ID, driver.RestoreOptions{ImagePath: c.checkpoint}, s)
 	}); err != nil {
 		return nil, err
 	}

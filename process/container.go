@@ -14,6 +14,8 @@ import (
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/oci/rootfs"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -54,7 +56,7 @@ type Container struct {
 
 	// Set by Create before the container is created, constant afterwards.
 	options         oci.Options
-	runtime         *oci.Runtime
+	runtime         *driver.Runtime
 	ownPIDNamespace bool
 
 	// mu guards what follows and the processes. It is never held over a call
@@ -122,12 +124,12 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	c.mu.Lock()
 	c.ownPIDNamespace = spec.OwnPIDNamespace()
 	c.options.SystemdCgroup = c.options.SystemdCgroup || spec.SystemdCgroup()
-	c.runtime = oci.NewRuntime(c.bundle, c.namespace, c.options)
+	c.runtime = driver.New(c.bundle, c.namespace, c.options)
 	c.mu.Unlock()
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, fmt.Errorf("create container %s: keep its options: %w", c.ID, err)
 	}
-	if err := oci.MountRootfs(c.bundle, c.rootfs); err != nil {
+	if err := rootfs.Mount(c.bundle, c.rootfs); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
 	}
 	undo.later(func() {
@@ -139,7 +141,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	if c.checkpoint != "" {
 		return event, nil
 	}
-	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s oci.Streams) (int, error) {
+	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s driver.Streams) (int, error) {
 		return c.runtime.Create(ctx, c.ID, s)
 	}); err != nil {
 		return nil, err
@@ -150,7 +152,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 
 // launchInit makes the init process by a call to the OCI runtime and takes
 // hold of all that belongs to it.
-func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, oci.Streams) (int, error)) error {
+func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
 	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(true))
 	if err != nil {
@@ -241,7 +243,7 @@ func (c *Container) unmount() error {
 	if len(c.rootfs) == 0 {
 		return nil
 	}
-	return oci.UnmountRootfs(c.bundle.Rootfs())
+	return rootfs.Unmount(c.bundle.Rootfs())
 }
 
 func (c *Container) stdioOptions(direct bool) stdio.Options {
@@ -256,12 +258,12 @@ func (c *Container) stdioOptions(direct bool) stdio.Options {
 	}
 }
 
-func childStreams(s *stdio.Streams) oci.Streams {
+func childStreams(s *stdio.Streams) driver.Streams {
 	if socket := s.ConsoleSocket(); socket != "" {
-		return oci.Streams{ConsoleSocket: socket}
+		return driver.Streams{ConsoleSocket: socket}
 	}
 	stdin, stdout, stderr := s.Child()
-	return oci.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	return driver.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr}
 }
 
 // Start lets the init process run the container's program, or restores the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
 	"github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -109,14 +110,14 @@ func mountMessages(mounts []oci.Mount) []*types.Mount {
 }
 
 // checkpointOptions reads those of a Checkpoint: none, or those of runc.
-func checkpointOptions(r *task.CheckpointTaskRequest) (oci.CheckpointOptions, error) {
+func checkpointOptions(r *task.CheckpointTaskRequest) (driver.CheckpointOptions, error) {
 	var o runcoptions.CheckpointOptions
 	if r.Options != nil {
 		if r.Options.MessageName() != o.ProtoReflect().Descriptor().FullName() {
-			return oci.CheckpointOptions{}, fmt.Errorf("options of type %q: %w", r.Options.TypeUrl, errdefs.ErrInvalidArgument)
+			return driver.CheckpointOptions{}, fmt.Errorf("options of type %q: %w", r.Options.TypeUrl, errdefs.ErrInvalidArgument)
 		}
 		if err := proto.Unmarshal(r.Options.Value, &o); err != nil {
-			return oci.CheckpointOptions{}, fmt.Errorf("options: %w: %w", err, errdefs.ErrInvalidArgument)
+			return driver.CheckpointOptions{}, fmt.Errorf("options: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
 	image := r.Path
@@ -124,9 +125,9 @@ func checkpointOptions(r *task.CheckpointTaskRequest) (oci.CheckpointOptions, er
 		image = o.ImagePath
 	}
 	if !filepath.IsAbs(image) {
-		return oci.CheckpointOptions{}, fmt.Errorf("image path %q is not absolute: %w", image, errdefs.ErrInvalidArgument)
+		return driver.CheckpointOptions{}, fmt.Errorf("image path %q is not absolute: %w", image, errdefs.ErrInvalidArgument)
 	}
-	return oci.CheckpointOptions{
+	return driver.CheckpointOptions{
 		ImagePath:           image,
 		WorkPath:            o.WorkPath,
 		ParentPath:          o.ParentPath,

@@ -14,14 +14,16 @@ import (
 	"github.com/cleatrun/cleat/shim"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/bootstrap/cleanup"
+	_ "github.com/cleatrun/cleat/shim/bootstrap/early" // start, and most of delete
 	"github.com/cleatrun/cleat/shim/bootstrap/introspect"
+	"github.com/cleatrun/cleat/shim/version"
 )
 
 // Set by the linker.
-var version, revision string
+var release, revision string
 
 func main() {
-	bootstrap.Release, bootstrap.Revision = version, revision
+	version.Release, version.Revision = release, revision
 	call, err := bootstrap.Parse(os.Args)
 	if err == nil {
 		err = run(call)
@@ -34,14 +36,12 @@ func main() {
 
 func run(call bootstrap.Call) error {
 	switch call.Action {
-	case bootstrap.Start:
-		return call.Start(os.Stdin, bootstrap.Stdout)
 	case bootstrap.Delete:
 		return cleanup.Delete(call, bootstrap.Stdout, os.Stderr)
 	case bootstrap.Info:
 		return introspect.Info(call, os.Stdin, bootstrap.Stdout)
 	case bootstrap.Version:
-		_, err := io.WriteString(bootstrap.Stdout, call.Version())
+		_, err := io.WriteString(bootstrap.Stdout, version.Text(call.InvokedAs))
 		return err
 	default:
 		daemon, err := call.Daemon()

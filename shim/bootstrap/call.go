@@ -17,7 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"path/filepath"
+	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -106,7 +106,7 @@ func Parse(argv []string) (Call, error) {
 // Fail is how an action that failed with err ends: the sentence for stderr,
 // which containerd shows to its client.
 func (c Call) Fail(err error) string {
-	return filepath.Base(c.InvokedAs) + ": " + err.Error() + "\n"
+	return path.Base(c.InvokedAs) + ": " + err.Error() + "\n"
 }
 
 func validate(flag, name string) error {

@@ -83,7 +83,7 @@ func TestIdentifiersAreContainerds(t *testing.T) {
 // The names of the variables are those of the Makefile.
 func TestVersionIsWhatTheLinkerWasTold(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "containerd-shim-cleat-v2")
-	out, err := exec.Command("go", "build", "-tags", "no_grpc", "-ldflags", "-X main.version=v9.8.7 -X main.revision=abcdef",
+	out, err := exec.Command("go", "build", "-tags", "no_grpc", "-ldflags", "-X main.release=v9.8.7 -X main.revision=abcdef",
 		"-o", path, "github.com/cleatrun/cleat/cmd/containerd-shim-cleat-v2").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
 
@@ -23,14 +23,14 @@ const unifiedMount = "/sys/fs/cgroup"
 //
 // A few lines instead of the cgroups library, which is initialised only after
 // `start` has run.
-func joinCgroup(pid int, path string) error {
+func joinCgroup(pid int, group string) error {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
-		return fmt.Errorf("join cgroup %s: %w", path, err)
+		return fmt.Errorf("join cgroup %s: %w", group, err)
 	}
 	joined := false
 	for _, mount := range hierarchies {
-		procs := filepath.Join(mount, filepath.Join("/", path), "cgroup.procs")
+		procs := path.Join(mount, path.Join("/", group), "cgroup.procs")
 		err := writeExisting(procs, strconv.Itoa(pid))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -41,7 +41,7 @@ func joinCgroup(pid int, path string) error {
 		joined = true
 	}
 	if !joined {
-		return fmt.Errorf("join cgroup %s: there is no such cgroup: %w", path, errdefs.ErrNotFound)
+		return fmt.Errorf("join cgroup %s: there is no such cgroup: %w", group, errdefs.ErrNotFound)
 	}
 	return nil
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"path"
 	"strings"
 
 	"github.com/cleatrun/cleat/oci"
@@ -34,16 +34,15 @@ func (c Call) DeleteFinished(stdout io.Writer) (done bool, err error) {
 // gone already.
 func (c Call) DeletedBundle() (oci.Bundle, error) {
 	if c.Bundle != "" {
-		path, err := filepath.Abs(c.Bundle)
-		return oci.Bundle(path), err
+		return absolute(c.Bundle)
 	}
 	// os.Getwd knows nothing of a folder that is gone; the kernel still does.
 	dir, err := os.Readlink("/proc/self/cwd")
 	if err != nil {
 		return "", fmt.Errorf("find the bundle: %w", err)
 	}
-	dir = filepath.Dir(strings.TrimSuffix(dir, " (deleted)"))
-	return oci.Bundle(filepath.Join(dir, c.ID)), nil
+	dir = path.Dir(strings.TrimSuffix(dir, " (deleted)"))
+	return oci.Bundle(path.Join(dir, c.ID)), nil
 }
 
 // RemoveDeadSocket removes the socket that the bundle names when nobody

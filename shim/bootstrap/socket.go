@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,15 +32,15 @@ const (
 // socketPath is where the shim of a group listens. The name is that of
 // containerd's own shim, which its tests and tools compute as well.
 func socketPath(dir, grpcAddress, namespace, group string) string {
-	sum := sha256.Sum256([]byte(filepath.Join(grpcAddress, namespace, group)))
-	return filepath.Join(dir, fmt.Sprintf("%x", sum))
+	sum := sha256.Sum256([]byte(path.Join(grpcAddress, namespace, group)))
+	return path.Join(dir, fmt.Sprintf("%x", sum))
 }
 
 // socketDir makes sure of the folder for the socket: given, if containerd
 // gave one, else the one that containerd itself would choose.
 func socketDir(given string) (string, error) {
 	if given != "" {
-		if !filepath.IsAbs(given) {
+		if !path.IsAbs(given) {
 			return "", fmt.Errorf("socket folder %q is not absolute: %w", given, errdefs.ErrInvalidArgument)
 		}
 		return given, makeSocketDir(given)
@@ -64,8 +64,8 @@ func socketDir(given string) (string, error) {
 // root, in its order.
 func userSocketDirs(uid int) []string {
 	dirs := []string{defaultSocketDir}
-	if xdg := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(xdg) {
-		dirs = append(dirs, filepath.Join(xdg, "containerd", "s"))
+	if xdg := os.Getenv("XDG_RUNTIME_DIR"); path.IsAbs(xdg) {
+		dirs = append(dirs, path.Join(xdg, "containerd", "s"))
 	}
 	id := strconv.Itoa(uid)
 	return append(dirs, "/run/"+id+"/containerd/s", "/tmp/containerd-s-"+id)
@@ -185,7 +185,7 @@ func removeDeadSocket(path string) error {
 }
 
 // addressPath is the path in an address as `start` answers it.
-func addressPath(address string) (path string, ok bool) {
-	path, ok = strings.CutPrefix(address, socketScheme)
-	return path, ok && filepath.IsAbs(path)
+func addressPath(address string) (socket string, ok bool) {
+	socket, ok = strings.CutPrefix(address, socketScheme)
+	return socket, ok && path.IsAbs(socket)
 }

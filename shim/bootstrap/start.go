@@ -6,7 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -126,16 +126,19 @@ func (c Call) startDaemon(bundle oci.Bundle, listener int, p params, o oci.Optio
 
 // workingBundle is the bundle of a `start`: the working directory, unless the
 // command line says otherwise.
-func (c Call) workingBundle() (oci.Bundle, error) {
-	path := c.Bundle
-	if path == "" {
-		var err error
-		if path, err = os.Getwd(); err != nil {
-			return "", fmt.Errorf("find the bundle: %w", err)
-		}
+func (c Call) workingBundle() (oci.Bundle, error) { return absolute(c.Bundle) }
+
+// absolute is filepath.Abs of a bundle. That package is not used by what runs
+// first: it is initialised late (see the package early).
+func absolute(bundle string) (oci.Bundle, error) {
+	if path.IsAbs(bundle) {
+		return oci.Bundle(path.Clean(bundle)), nil
 	}
-	path, err := filepath.Abs(path)
-	return oci.Bundle(path), err
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the bundle: %w", err)
+	}
+	return oci.Bundle(path.Join(dir, bundle)), nil
 }
 
 // groupAnnotations name the group of a container, the first that it has: as

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/oci/rootfs"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/options"
 	"golang.org/x/sys/unix"
@@ -66,7 +68,7 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
 		defer cancel()
-		err = oci.NewRuntime(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
+		err = driver.New(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
 		if err != nil {
 			fail(err)
 		}
@@ -75,7 +77,7 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	if err := left.end(); err != nil {
 		fail(err)
 	}
-	if err := oci.UnmountRootfs(bundle.Rootfs()); err != nil {
+	if err := rootfs.Unmount(bundle.Rootfs()); err != nil {
 		fail(err)
 	}
 	if err := call.RemoveDeadSocket(bundle); err != nil {

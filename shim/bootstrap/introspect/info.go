@@ -9,9 +9,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/options"
+	"github.com/cleatrun/cleat/shim/version"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -37,7 +38,7 @@ func Info(call bootstrap.Call, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	release, revision := bootstrap.Versions()
+	release, revision := version.Get()
 	info := &types.RuntimeInfo{
 		Name:    options.RuntimeName(call.InvokedAs),
 		Version: &types.RuntimeVersion{Version: release, Revision: revision},
@@ -45,7 +46,7 @@ func Info(call bootstrap.Call, stdin io.Reader, stdout io.Writer) error {
 	if typeURL != "" {
 		info.Options = &anypb.Any{TypeUrl: typeURL, Value: value}
 	}
-	if info.Features, err = runtimeFeatures(oci.NewRuntime("", "", o)); err != nil {
+	if info.Features, err = runtimeFeatures(driver.New("", "", o)); err != nil {
 		return err
 	}
 	data, err := proto.Marshal(info)
@@ -56,7 +57,7 @@ func Info(call bootstrap.Call, stdin io.Reader, stdout io.Writer) error {
 	return err
 }
 
-func runtimeFeatures(runtime *oci.Runtime) (*anypb.Any, error) {
+func runtimeFeatures(runtime *driver.Runtime) (*anypb.Any, error) {
 	path, err := runtime.LookPath()
 	if err != nil {
 		return nil, err

@@ -96,16 +96,20 @@ func Run(t testing.TB, cmd *exec.Cmd, limit time.Duration) (status int) {
 // Pause is a static program that does nothing until it is killed.
 var Pause = binary("pause", "github.com/cleatrun/cleat/shim/bootstrap/cleanup/testdata/pause")
 
-// Runc returns the path of the OCI runtime that tests use: of the folder
-// CLEAT_TEST_BIN if it is set, else of PATH.
+// Runc returns the path of the OCI runtime that tests use, which `make setup`
+// has built.
 func Runc(t testing.TB) string {
 	t.Helper()
-	if dir := os.Getenv("CLEAT_TEST_BIN"); dir != "" {
-		return filepath.Join(dir, "runc")
+	dir, err := os.Getwd()
+	for err == nil && dir != "/" {
+		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
 	}
-	path, err := exec.LookPath("runc")
-	if err != nil {
-		t.Skip("runc is not in PATH, and CLEAT_TEST_BIN does not say where it is")
+	path := filepath.Join(dir, "build", "runc")
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: make setup builds it", err)
 	}
 	return path
 }

@@ -1,4 +1,4 @@
-package oci
+package driver
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/containerd/go-runc"
 )
 
@@ -163,12 +164,12 @@ func (r *Runtime) criuWork(path string) (_ string, done func(), err error) {
 // keepCriuLog copies CRIU's log into the bundle and returns its last error
 // with the place of the copy, or nothing if there is no log.
 func (r *Runtime) keepCriuLog(path, name string) string {
-	data, err := readTail(path, maxKeptLog)
+	data, err := oci.ReadTail(path, maxKeptLog)
 	if err != nil {
 		return ""
 	}
 	kept := "CRIU's log is in " + r.bundle.Path(name)
-	if err := r.bundle.replace(name, data); err != nil {
+	if err := r.bundle.Replace(name, data); err != nil {
 		kept = "CRIU's log could not be kept: " + err.Error()
 	}
 	if line := lastCriuError(data); line != "" {

@@ -1,4 +1,5 @@
-package bootstrap
+// Package version tells which release of the shim this is.
+package version
 
 import (
 	"fmt"
@@ -13,10 +14,10 @@ var (
 	Revision string
 )
 
-// Versions returns the release of this binary and the commit it was built
+// Get returns the release of this binary and the commit it was built
 // from: Release and Revision, else what the Go tool recorded. Either may be
 // empty.
-func Versions() (release, revision string) {
+func Get() (release, revision string) {
 	release, revision = Release, Revision
 	if release != "" && revision != "" {
 		return release, revision
@@ -36,9 +37,10 @@ func Versions() (release, revision string) {
 	return release, revision
 }
 
-// Version is what -v prints, in the form of containerd's own programs.
-func (c Call) Version() string {
-	release, revision := Versions()
+// Text is what -v prints for the program name, in the form of containerd's own
+// programs.
+func Text(name string) string {
+	release, revision := Get()
 	return fmt.Sprintf("%s:\n  Version:  %s\n  Revision: %s\n  Go version: %s\n\n",
-		filepath.Base(c.InvokedAs), release, revision, runtime.Version())
+		filepath.Base(name), release, revision, runtime.Version())
 }

@@ -1,4 +1,6 @@
-package oci
+// Package driver calls an OCI runtime (runc, crun, …) by way of go-runc: what
+// each call is given, how long it may take, and what becomes of its errors.
+package driver
 
 import (
 	"context"
@@ -10,13 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/containerd/go-runc"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// This file is the OCI runtime as the rest of the shim sees it: which calls
-// there are and what each is given. How a call is made and what becomes of its
-// errors is in call.go and launch.go, checkpoints are in checkpoint.go.
+// This file has the calls. How one is made and what becomes of its errors is in
+// call.go and launch.go, checkpoints are in checkpoint.go.
 
 // DefaultBinary is the OCI runtime when nothing names another.
 const DefaultBinary = "runc"
@@ -41,13 +43,13 @@ var DefaultLimits = Limits{Launch: 5 * time.Minute, Checkpoint: 10 * time.Minute
 // together with the hooks and wrappers in its process group.
 type Runtime struct {
 	Limits    Limits
-	bundle    Bundle
+	bundle    oci.Bundle
 	namespace string
-	options   Options
+	options   oci.Options
 }
 
-// NewRuntime returns the runtime that options name.
-func NewRuntime(bundle Bundle, namespace string, options Options) *Runtime {
+// New returns the runtime that options name.
+func New(bundle oci.Bundle, namespace string, options oci.Options) *Runtime {
 	return &Runtime{Limits: DefaultLimits, bundle: bundle, namespace: namespace, options: options}
 }
 
@@ -97,7 +99,7 @@ func (r *Runtime) Exec(ctx context.Context, id, execID string, process specs.Pro
 	if err != nil {
 		return 0, err
 	}
-	if err := r.bundle.replace(spec, data); err != nil {
+	if err := r.bundle.Replace(spec, data); err != nil {
 		return 0, err
 	}
 	defer os.Remove(r.bundle.Path(spec))
@@ -176,7 +178,7 @@ func (r *Runtime) binary() string {
 func (r *Runtime) root() string {
 	root := r.options.Root
 	if root == "" {
-		root = DefaultRoot
+		root = oci.DefaultRoot
 	}
 	return filepath.Join(root, r.namespace)
 }

@@ -1,4 +1,4 @@
-package oci
+package driver
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/go-runc"
 )
@@ -178,7 +179,7 @@ const maxLog = 64 << 10
 // or nothing. runc and crun write {"level":"error","msg":"…"}, youki writes
 // {"level":"ERROR","message":"…"}.
 func lastLogError(path string) string {
-	data, err := readTail(path, maxLog)
+	data, err := oci.ReadTail(path, maxLog)
 	if err != nil {
 		return ""
 	}
@@ -196,7 +197,7 @@ func lastLogError(path string) string {
 }
 
 func readPid(path string) (int, error) {
-	data, err := readBounded(path, 32)
+	data, err := oci.ReadRegular(path, 32)
 	if err != nil {
 		return 0, fmt.Errorf("the runtime told no pid: %w", err)
 	}
