@@ -1,7 +1,7 @@
 package options
 
 import (
-	"path/filepath"
+	"path"
 	"strings"
 )
 
@@ -35,7 +35,7 @@ func defaultBinary(invokedAs string) string {
 // VERSION cannot, for containerd makes the file name out of the last two
 // parts of a name with dots.
 func split(invokedAs string) (name, version string) {
-	rest, ok := strings.CutPrefix(filepath.Base(invokedAs), "containerd-shim-")
+	rest, ok := strings.CutPrefix(path.Base(invokedAs), "containerd-shim-")
 	if !ok {
 		return "", ""
 	}
