@@ -60,7 +60,7 @@ func TestTrap27OutputWaitsForAClientThatComesLateAndAgain(t *testing.T) {
 	l := newLone(t)
 	m := l.member("trap27", args("sh", "-c", "trap 'echo late; exit 0' TERM; echo early; sleep 1000 & wait"))
 	out := newFIFO(t)
-	m.request.Stdout = out.path
+	m.request.Stdout, m.request.Stderr = out.path, out.path
 	m.create()
 	m.start("")
 	early := func() error {
@@ -102,7 +102,7 @@ func TestTrap27OutputOfADeletedProcessIsReadToItsEnd(t *testing.T) {
 	}
 	slow := l.member("trap27-exec", args(forever...)).run()
 	r := slow.execRequest("slow", "seq", "1", "30000")
-	r.Stdout = exec.path
+	r.Stdout, r.Stderr = exec.path, exec.path
 	slow.add(r)
 	fromExec := reading(exec)
 	slow.start("slow")
@@ -122,7 +122,7 @@ func TestTrap27OutputOfADeletedProcessIsReadToItsEnd(t *testing.T) {
 	}
 	slow.end()
 
-	m.request.Stdout = init.path
+	m.request.Stdout, m.request.Stderr = init.path, init.path
 	m.create()
 	fromInit := reading(init)
 	m.start("")
@@ -160,7 +160,7 @@ func TestTrap28BackgroundChildOfAnExecHoldsItsOutput(t *testing.T) {
 	m := l.member("trap28").run()
 	out := newTap(t)
 	r := m.execRequest("parent", "sh", "-c", "seq 1 20000; sleep 1000 & exit 0")
-	r.Stdout = out.path
+	r.Stdout, r.Stderr = out.path, out.path
 	m.add(r)
 	m.start("parent")
 	m.wait("parent")
@@ -196,13 +196,13 @@ func TestTrap29OutputGoesOnWithTheNextReader(t *testing.T) {
 	want := numbers(n)
 	m := l.member("trap29", args("sh", "-c", fmt.Sprintf("seq 1 %d", n)))
 	init := newFIFO(t)
-	m.request.Stdout = init.path
+	m.request.Stdout, m.request.Stderr = init.path, init.path
 	m.create()
 	m.start("")
 	host := l.member("trap29-exec").run()
 	exec := newFIFO(t)
 	r := host.execRequest("e", "seq", "1", fmt.Sprint(n))
-	r.Stdout = exec.path
+	r.Stdout, r.Stderr = exec.path, exec.path
 	host.add(r)
 	host.start("e")
 	for name, p := range map[string]*tap{"container": init, "exec": exec} {
@@ -236,7 +236,7 @@ func TestTrap30InputEndsByCloseIOAndNotByDetaching(t *testing.T) {
 	l := newLone(t)
 	in, out := newFIFO(t), newTap(t)
 	m := l.member("trap30", args("cat"))
-	m.request.Stdin, m.request.Stdout = in.path, out.path
+	m.request.Stdin, m.request.Stdout, m.request.Stderr = in.path, out.path, out.path
 	m.create()
 	m.start("")
 	for _, line := range []string{"one\n", "two\n"} {
@@ -272,7 +272,7 @@ func TestTrap30CloseIOBeforeTheStartIsRemembered(t *testing.T) {
 		id := fmt.Sprint("client-", client)
 		in, out := newFIFO(t), newTap(t)
 		r := m.execRequest(id, "cat")
-		r.Stdin, r.Stdout = in.path, out.path
+		r.Stdin, r.Stdout, r.Stderr = in.path, out.path, out.path
 		m.add(r)
 		if _, err := m.shim.CloseIO(l.ctx, &task.CloseIORequest{ID: m.id, ExecID: id, Stdin: true}); err != nil {
 			t.Fatal(err)
@@ -443,7 +443,7 @@ func TestTrap33BytesPassInPiecesOfAnySize(t *testing.T) {
 	m := l.member("trap33").run()
 	in, out := newFIFO(t), newTap(t)
 	r := m.execRequest("through", "cat")
-	r.Stdin, r.Stdout = in.path, out.path
+	r.Stdin, r.Stdout, r.Stderr = in.path, out.path, out.path
 	m.add(r)
 	text := numbers(400000)
 	sent := make(chan error, 1)
@@ -516,6 +516,7 @@ func TestTrap34LoggerThatIsNotReadyOrDoesNotEnd(t *testing.T) {
 	stays := l.member("trap34-stays", args("sh", "-c", "echo line"))
 	path := logger(t, "exec 5>&-; echo $$ >$0.pid; exec $busybox sleep 1000")
 	stays.request.Stdout = "binary://" + path
+	stays.request.Stderr = stays.request.Stdout
 	stays.run()
 	stays.wait("")
 	deleted := time.Now()
@@ -583,9 +584,12 @@ func TestTrap35OutputEndsBeforeDelete(t *testing.T) {
 			func(s *specs.Spec) { s.Process.Terminal = tty })
 		init, exec := newTap(t), newTap(t)
 		m.request.Terminal, m.request.Stdout = tty, init.path
-		m.run()
 		r := m.execRequest("e", "echo", "hello")
 		r.Terminal, r.Stdout = tty, exec.path
+		if !tty {
+			m.request.Stderr, r.Stderr = init.path, exec.path
+		}
+		m.run()
 		m.add(r)
 		m.start("e")
 		m.wait("e")
