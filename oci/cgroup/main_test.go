@@ -5,7 +5,7 @@ package cgroup
 // childJobs says.
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,9 +41,13 @@ func TestMain(m *testing.M) {
 // stdout when it has done what it is for.
 var childJobs = map[string]func(arg string){
 	"sleep": func(string) { ready(); select {} },
+	// spin uses as much processor time as arg says.
 	"spin": func(arg string) {
 		d, _ := time.ParseDuration(arg)
-		for end := time.Now().Add(d); time.Now().Before(end); {
+		for used := time.Duration(0); used < d; {
+			var r syscall.Rusage
+			syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+			used = time.Duration(r.Utime.Nano() + r.Stime.Nano())
 		}
 		ready()
 		select {}
@@ -75,6 +80,21 @@ var childJobs = map[string]func(arg string){
 		}
 		ready()
 		select {}
+	},
+	// count says ready again at each SIGUSR1, and ends at SIGTERM with arg plus
+	// how many of them there were.
+	"count": func(arg string) {
+		n, _ := strconv.Atoi(arg)
+		signals := make(chan os.Signal, 16)
+		signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
+		ready()
+		for s := range signals {
+			if s == syscall.SIGTERM {
+				os.Exit(n)
+			}
+			n++
+			ready()
+		}
 	},
 	// bomb forks as fast as it can, each child too.
 	"bomb": func(string) {
@@ -116,23 +136,37 @@ func forkForEver() {
 // child is a process of a test.
 type child struct {
 	*exec.Cmd
-	out  *bufio.Reader
-	in   io.WriteCloser
-	done chan error
+	out   *os.File
+	in    io.WriteCloser
+	once  sync.Once
+	ended chan struct{}
+	err   error
 }
 
 // startIn starts a job as a process in the given cgroup directories and waits
 // until it says ready, unless the job never does.
 func startIn(t testing.TB, job string, wait bool, dirs ...string) *child {
 	t.Helper()
-	// The shell waits for a line, so that the process is moved before it works.
-	c := exec.Command("/bin/sh", "-c", `read line; exec "$0"`, "/proc/self/exe")
+	p := prepareIn(t, job, dirs...)
+	p.begin(t)
+	if wait {
+		p.awaitReady(t)
+	}
+	return p
+}
+
+// prepareIn starts a process in the given cgroup directories that does its job
+// when it is told to begin.
+func prepareIn(t testing.TB, job string, dirs ...string) *child {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Args[3] = self
-	c.Env = append(os.Environ(), jobEnv+"="+job, "GOMAXPROCS=1")
+	// The shell waits for a line, so that the process is moved before it works.
+	c := exec.Command("/bin/sh", "-c", `read line; exec "$0"`, self)
+	// A race detector that finds nothing otherwise takes a second to end.
+	c.Env = append(os.Environ(), jobEnv+"="+job, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0")
 	c.Stderr = os.Stderr
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -145,47 +179,75 @@ func startIn(t testing.TB, job string, wait bool, dirs ...string) *child {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &child{Cmd: c, out: bufio.NewReader(out), in: in, done: make(chan error, 1)}
+	p := &child{Cmd: c, out: out.(*os.File), in: in, ended: make(chan struct{})}
+	// The tree, which is cleaned up after this, thaws what is frozen.
+	t.Cleanup(func() { c.Process.Kill(); go p.wait() })
 	for _, d := range dirs {
-		if err := os.WriteFile(filepath.Join(d, "cgroup.procs"), []byte(strconv.Itoa(c.Process.Pid)), 0); err != nil {
-			c.Process.Kill()
-			t.Fatal(err)
-		}
+		join(t, d, c.Process.Pid)
 	}
-	if _, err := io.WriteString(in, "go\n"); err != nil {
-		t.Fatal(err)
-	}
-	if wait {
-		if line, err := p.out.ReadString('\n'); line != "ready\n" {
-			t.Fatalf("job %s: %q, %v", job, line, err)
-		}
-	}
-	go func() { p.done <- c.Wait() }()
-	t.Cleanup(func() { c.Process.Kill(); <-p.gone() })
 	return p
 }
 
-// gone is closed when the process has been reaped.
-func (p *child) gone() <-chan struct{} {
-	ch := make(chan struct{})
-	go func() {
-		err := <-p.done
-		p.done <- err
-		close(ch)
-	}()
-	return ch
+func join(t testing.TB, dir string, pid int) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
-func (p *child) mustEnd(t testing.TB) error {
+func (p *child) begin(t testing.TB) {
 	t.Helper()
+	if _, err := io.WriteString(p.in, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *child) awaitReady(t testing.TB) {
+	t.Helper()
+	p.out.SetReadDeadline(time.Now().Add(20 * time.Second))
+	var line [6]byte
+	if _, err := io.ReadFull(p.out, line[:]); err != nil || string(line[:]) != "ready\n" {
+		t.Fatalf("the job said %q, %v", line, err)
+	}
+}
+
+// wait reaps the process, whoever asks first.
+func (p *child) wait() {
+	p.once.Do(func() {
+		p.err = p.Wait()
+		close(p.ended)
+	})
+}
+
+// mustEnd returns how the process ended, of which it is sure that it will.
+func (p *child) mustEnd(t testing.TB) *os.ProcessState {
+	t.Helper()
+	go p.wait()
 	select {
-	case err := <-p.done:
-		p.done <- err
-		return err
+	case <-p.ended:
+		return p.ProcessState
 	case <-time.After(20 * time.Second):
 		t.Fatalf("process %d did not end", p.Process.Pid)
 		return nil
 	}
+}
+
+// mustEndBy fails the test unless the signal has ended the process.
+func (p *child) mustEndBy(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	if status := p.mustEnd(t).Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != signal {
+		t.Errorf("process %d ended with %v, want %v", p.Process.Pid, p.ProcessState, signal)
+	}
+}
+
+// running tells whether the process runs (or sleeps, or stands frozen).
+func (p *child) running() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+	if err != nil {
+		return false
+	}
+	state := stat[bytes.LastIndexByte(stat, ')')+2]
+	return state != 'Z' && state != 'X'
 }
 
 // tree is a container's cgroup made for a test: one directory in each
@@ -212,7 +274,23 @@ func (tr tree) nested(t testing.TB, name string) tree {
 			t.Fatal(err)
 		}
 	}
+	inheritCPUs(t, tr, n)
 	return n
+}
+
+// inheritCPUs gives a new V1 cpuset group what it needs to have processes.
+func inheritCPUs(t testing.TB, from, to tree) {
+	t.Helper()
+	if to.dirs["cpuset"] == "" {
+		return
+	}
+	for _, f := range []string{"cpuset.mems", "cpuset.cpus"} {
+		b, err := os.ReadFile(filepath.Join(from.dirs["cpuset"], f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to.set(t, "cpuset", f, string(b))
+	}
 }
 
 func (tr tree) set(t testing.TB, controller, file, value string) {
@@ -257,8 +335,9 @@ func removeTree(dir string) error {
 }
 
 func killTree(dir string) {
-	_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0)
 	_ = walk(dir, func(d string) error {
+		_ = writeFile(filepath.Join(d, "freezer.state"), "THAWED")
+		_ = writeFile(filepath.Join(d, "cgroup.freeze"), "0")
 		pids, err := appendPIDs(nil, d)
 		for _, pid := range pids {
 			if pid != os.Getpid() {
@@ -301,23 +380,50 @@ func newV1(t testing.TB, controllers ...string) tree {
 		}
 		tr.dirs[dir] = path
 	}
-	if d, ok := tr.dirs["cpuset"]; ok {
-		for _, f := range []string{"cpuset.mems", "cpuset.cpus"} {
-			b, err := os.ReadFile(filepath.Join(mounts.root, "cpuset", f))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(d, f), b, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	inheritCPUs(t, tree{dirs: map[string]string{"cpuset": filepath.Join(mounts.root, "cpuset")}}, tr)
 	for _, c := range controllers {
 		if tr.dirs[c] == "" {
 			t.Skipf("this machine has no v1 hierarchy for %s", c)
 		}
 	}
 	return tr
+}
+
+// newV2 makes a group in the unified hierarchy, wherever that is mounted; on a
+// hybrid machine it has no controllers. The state describes it.
+func newV2(t testing.TB) (tree, State) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make cgroups")
+	}
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		before, after, _ := strings.Cut(line, " - ")
+		if mount := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && mount[3] == "/" {
+			path := fmt.Sprintf("/cleat-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+			tr := tree{root: mount[4], dirs: map[string]string{"": filepath.Join(mount[4], path)}}
+			if err := os.Mkdir(tr.dirs[""], 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { tr.remove(t) })
+			return tr, State{Mode: V2, Root: tr.root, Paths: map[string]string{"": path}}
+		}
+	}
+	t.Skip("this machine has no v2 hierarchy")
+	return tree{}, State{}
+}
+
+func restore(t testing.TB, s State) *Group {
+	t.Helper()
+	g, err := Restore(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
 }
 
 func load(t testing.TB, pid int) *Group {

@@ -17,6 +17,7 @@ package cgroup
 //     ENODEV. What was not read before is lost; see suspect for what is left.
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -69,6 +70,7 @@ type oomCounter struct {
 	burstReported bool
 
 	// For the case that the cgroup is removed before the counter is read.
+	event       *os.File  // V1: the event descriptor of the watch, which owns it
 	sign        time.Time // when the kernel last told of what may be a kill and has not been counted
 	farewells   uint64    // V1: signals of the event descriptor since the removal
 	parentKills uint64    // V2: counter of the group above when the own one was last read
@@ -98,11 +100,7 @@ func (g *Group) OOMSince() (bool, error) {
 	defer c.mu.Unlock()
 	err := c.refresh()
 	if c.gone && c.file != nil && c.known.Kills == c.known.Reported {
-		// The watch may have been told of the kill already and not have run
-		// yet: with one P it is queued right behind us.
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
+		c.catchUp()
 		err = c.refresh()
 	}
 	if !c.gone {
@@ -117,6 +115,51 @@ func (g *Group) OOMSince() (bool, error) {
 	}
 	c.burstReported = true
 	return true, err
+}
+
+// catchUp takes in what the kernel has told of a group that is gone, and the
+// watch has not taken in yet. c.mu is held, but not all the time.
+func (c *oomCounter) catchUp() {
+	if c.event != nil {
+		if raw, err := c.event.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { c.hear(int(fd)) })
+		}
+		return
+	}
+	// On V2 the telling leaves nothing that could be read afterwards. With one
+	// P the watch is queued right behind us.
+	c.mu.Unlock()
+	runtime.Gosched()
+	c.mu.Lock()
+}
+
+// hear reads the event descriptor of V1. Whoever does takes all that it has
+// told since it was read last; heard is false if that is nothing. c.mu is held.
+func (c *oomCounter) hear(fd int) (heard bool, err error) {
+	var buf [8]byte
+	for {
+		_, err = unix.Read(fd, buf[:])
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err == unix.EAGAIN {
+		return false, nil
+	}
+	if err != nil {
+		return false, os.NewSyscallError("read", err)
+	}
+	signals := binary.NativeEndian.Uint64(buf[:])
+	var probe [1]byte
+	if _, err := c.file.ReadAt(probe[:], 0); isGone(err) {
+		// One of them is for the removal, and comes some time after it.
+		c.farewells += signals
+		signals = c.farewells - 1
+	}
+	if signals > 0 {
+		c.sign = time.Now()
+	}
+	return true, nil
 }
 
 // open opens the counter's file, if it is there by now and not open yet.
@@ -176,10 +219,11 @@ func (c *oomCounter) state() OOMState {
 
 func (c *oomCounter) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.file != nil {
-		c.file.Close()
-		c.file = nil
+	file := c.file
+	c.file = nil
+	c.mu.Unlock()
+	if file != nil {
+		file.Close() // waits for the watch to be out of it, which may need c.mu
 	}
 }
 
@@ -216,10 +260,11 @@ func (c *oomCounter) refresh() error {
 }
 
 // count takes in one group's counter and tells whether it has grown. A counter
-// that is lower than before is that of a nested group made anew.
+// that is lower than before is that of a nested group made anew; our own group
+// is not, so its counter is missing, and then nothing is known.
 func (c *oomCounter) count(path string, kills uint64) bool {
 	seen := c.known.Seen[path]
-	if kills == seen {
+	if kills == seen || kills < seen && path == "" {
 		return false
 	}
 	if kills < seen {

@@ -17,8 +17,8 @@ import (
 
 // PIDs returns the processes of the group and of all groups nested in it, in
 // ascending order, as the caller's PID namespace numbers them. It is empty when
-// the cgroup is gone. A zombie is listed by V1 kernels until it is reaped, by
-// V2 until its last thread has ended.
+// the cgroup is gone. A process that has ended is not listed, reaped or not, as
+// soon as the kernel has taken it off its list.
 func (g *Group) PIDs() ([]int, error) {
 	var pids []int
 	err := walk(g.dir(g.procsController()), func(dir string) error {

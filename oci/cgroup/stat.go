@@ -39,6 +39,9 @@ func (g *Group) read() (any, error) {
 	return g.readV1()
 }
 
+// counted are the V1 controllers that have a part in a sample.
+var counted = []string{"memory", "pids", "cpuacct", "cpu", "blkio", "rdma", "hugetlb"}
+
 func (g *Group) readV1() (*stats1.Metrics, error) {
 	if g.v1 == nil {
 		return nil, g.goneError()
@@ -53,14 +56,13 @@ func (g *Group) readV1() (*stats1.Metrics, error) {
 		return nil, err
 	}
 	// The hierarchies are removed one after the other. A sample of what is left
-	// half-way would hide the last whole one.
-	for _, c := range []string{"memory", "pids", "cpuacct", "cpu"} {
-		dir := g.dir(c)
-		if dir == "" || c == "memory" && m.Memory != nil || c == "pids" && m.Pids != nil {
-			continue
-		}
-		if _, err := os.Lstat(dir); isGone(err) {
-			return nil, g.goneError()
+	// half-way would hide the last whole one. If all are still there now, they
+	// were while they were read.
+	for _, c := range counted {
+		if dir := g.dir(c); dir != "" {
+			if _, err := os.Lstat(dir); isGone(err) {
+				return nil, g.goneError()
+			}
 		}
 	}
 	return m, nil

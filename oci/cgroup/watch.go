@@ -12,7 +12,6 @@ package cgroup
 // Control). So after a signal the counter is looked at a few more times.
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -79,6 +78,7 @@ func newWatch(c *oomCounter, notify func()) (*watch, error) {
 		if w.event, err = oomEventfd(c); err != nil {
 			return nil, err
 		}
+		c.event = w.event
 	}
 	if err := w.event.SetReadDeadline(time.Time{}); err != nil {
 		w.stop()
@@ -190,58 +190,49 @@ func (w *watch) wait(d time.Duration) (signalled bool, err error) {
 	return signalled, err
 }
 
-func (w *watch) waitV1() (bool, error) {
-	var buf [8]byte
-	if _, err := w.event.Read(buf[:]); err != nil {
-		return false, err
-	}
-	signals := binary.NativeEndian.Uint64(buf[:])
-	c := w.oom
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var probe [1]byte
-	if _, err := c.file.ReadAt(probe[:], 0); isGone(err) {
-		// One of them is for the removal, and comes some time after it.
-		c.farewells += signals
-		signals = c.farewells - 1
-	}
-	if signals > 0 {
-		c.sign = time.Now()
-	}
-	return true, nil
-}
-
-func (w *watch) waitV2() (bool, error) {
+func (w *watch) waitV1() (heard bool, err error) {
 	raw, err := w.event.SyscallConn()
 	if err != nil {
 		return false, err
 	}
-	first, signalled := true, false
-	err = raw.Read(func(uintptr) bool {
-		// Edges that came before this call are forgotten by now, but what they
-		// told of is in the counter.
-		if first {
-			first = false
-			signalled = w.changed()
-		} else {
-			w.oom.mu.Lock()
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		w.oom.mu.Lock()
+		defer w.oom.mu.Unlock()
+		heard, failed = w.oom.hear(int(fd))
+		return heard || failed != nil
+	})
+	return heard, errors.Join(err, failed)
+}
+
+func (w *watch) waitV2() (signalled bool, err error) {
+	raw, err := w.event.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		w.oom.mu.Lock()
+		defer w.oom.mu.Unlock()
+		if w.oom.gone {
+			return false // for ever: only Close ends the wait
+		}
+		if signalled = changed(fd); signalled {
 			w.oom.sign = time.Now()
-			w.oom.mu.Unlock()
-			signalled = true
 		}
 		return signalled
 	})
 	return signalled, err
 }
 
-// changed tells whether the counter is not what it was at the last look, or
-// cannot be read any more.
-func (w *watch) changed() bool {
-	c := w.oom
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.known.Kills
-	wasGone := c.gone
-	_ = c.refresh()
-	return c.known.Kills != before || c.gone != wasGone
+// changed tells whether an event file of V2 has changed since it was last read
+// through this descriptor, or is gone (fs/kernfs/file.c, kernfs_generic_poll).
+// Readiness alone says nothing: such a file can be read at any time.
+func changed(fd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+	for {
+		n, err := unix.Poll(poll, 0)
+		if err != unix.EINTR {
+			return n > 0 && poll[0].Revents&unix.POLLPRI != 0
+		}
+	}
 }

@@ -101,7 +101,7 @@ func TestEndOfTheContextKillsTheWholeGroup(t *testing.T) {
 // A descendant that keeps the output open would hold up Create for ever.
 func TestOutputThatStaysOpenIsNotWaitedForInVain(t *testing.T) {
 	cmd := exec.Command("/bin/sh", "-c", "sleep 100 & echo $! >&3")
-	cmd.WaitDelay = 1 // the shortest, instead of outputGrace
+	cmd.WaitDelay = 1       // the shortest, instead of outputGrace
 	cmd.Stdout = io.Discard // not a file: copied from a pipe
 	r, w, err := os.Pipe()
 	if err != nil {
