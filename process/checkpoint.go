@@ -19,11 +19,7 @@ func (c *Container) Checkpoint(ctx context.Context, options driver.CheckpointOpt
 // an init process, and it runs at once.
 func (c *Container) restore(ctx context.Context) (_ *Event, err error) {
 	var undo undoing
-	defer func() {
-		if err != nil {
-			undo.all()
-		}
-	}()
+	defer undo.unless(&err)
 	if err := c.launchInit(ctx, &undo, func(ctx context.Context, s driver.Streams) (int, error) {
 		return c.runtime.Restore(ctx, c.ID, driver.RestoreOptions{ImagePath: c.checkpoint}, s)
 	}); err != nil {

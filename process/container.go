@@ -109,11 +109,7 @@ func (c *Container) Create(ctx context.Context) error {
 
 func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	var undo undoing
-	defer func() {
-		if err != nil {
-			undo.all()
-		}
-	}()
+	defer undo.unless(&err)
 	spec, err := c.bundle.ReadSpec()
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w: %w", c.ID, err, errdefs.ErrInvalidArgument)
@@ -487,8 +483,17 @@ type undoing []func()
 
 func (u *undoing) later(step func()) { *u = append(*u, step) }
 
-func (u *undoing) all() {
+// unless is deferred by who does the steps: they are taken back if he fails, by
+// an error or by a panic, which goes on.
+func (u *undoing) unless(err *error) {
+	panicked := recover()
+	if panicked == nil && *err == nil {
+		return
+	}
 	for i := len(*u) - 1; i >= 0; i-- {
 		(*u)[i]()
+	}
+	if panicked != nil {
+		panic(panicked)
 	}
 }

@@ -61,12 +61,7 @@ func (p *Process) admitStart() error {
 func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	c := p.container
 	var undo undoing
-	defer func() {
-		if err != nil {
-			undo.all()
-			err = p.neverRan(err)
-		}
-	}()
+	defer undo.unless(&err)
 	streams, err := stdio.Open(ctx, p.state.Stdio, c.stdioOptions(false))
 	if err != nil {
 		return nil, fmt.Errorf("open standard IO of %s: %w", p.name(), err)

@@ -123,6 +123,10 @@ func (op Operation) launches() bool { return op == OpCreate || op == OpStart }
 // creates tells whether the container is not there before the operation.
 func (op Operation) creates() bool { return op == OpCreate || op == OpPrepare }
 
+// outlives tells whether what the operation has done stands when the process has
+// ended by then: a checkpoint may be what has ended it.
+func (op Operation) outlives() bool { return op == OpCheckpoint || op == OpUpdate }
+
 // joins tells whether callers who ask again while the operation is under way
 // share its answer. Updates and checkpoints carry data and are done each.
 func (op Operation) joins() bool { return op != OpUpdate && op != OpCheckpoint }

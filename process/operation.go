@@ -79,12 +79,19 @@ func (p *Process) do(ctx context.Context, op Operation, admit func() error, body
 func (p *Process) carryOut(current *call, body work) {
 	event, err := p.guard(current, body)
 	current.abort(nil)
+	if err != nil && p.isExec() && current.op == OpStart {
+		err = p.neverRan(err)
+	}
 	c := p.container
 	c.mu.Lock()
 	if err == nil {
 		// The process may have ended meanwhile; then the table decides anew.
 		var after State
-		if after, err = p.next(current.op); err == nil {
+		after, err = p.next(current.op)
+		if p.state.State == Stopped && current.op.outlives() {
+			after, err = Stopped, nil
+		}
+		if err == nil {
 			p.state.State = after
 			p.launched = p.launched || current.op.launches()
 			if event != nil {
