@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/cleatrun/cleat/shim/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
@@ -346,4 +348,39 @@ func check(t *testing.T, r rpc, exec string, state process.State, bring func(*su
 	if got := class(err); got != want {
 		t.Errorf("%s in state %s: class of %v, want %v", r.name, state, err, want)
 	}
+}
+
+// containerd's own shim says status 0 at the year 1 to who waits, and panics at
+// the second start.
+func TestExecThatCannotBeStarted(t *testing.T) {
+	id := fmt.Sprintf("lifecycle-%d-unstartable", os.Getpid())
+	s := &subject{t: t, service: newService(t), id: id, bundle: bundle(t, id)}
+	defer s.remove()
+	s.bring(process.Running)
+	ctx := t.Context()
+	missing := &task.ExecProcessRequest{ID: id, ExecID: execID, Spec: packed(t, &specs.Process{Args: []string{"/no/such/program"}, Cwd: "/"})}
+	s.must("exec")(s.service.exec(ctx, missing))
+
+	start := &task.StartRequest{ID: id, ExecID: execID}
+	if _, err := s.service.start(ctx, start); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+		t.Errorf("start: %v, want the runtime's words", err)
+	}
+	if _, err := s.service.start(ctx, start); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("second start: %v, want a failed precondition", err)
+	}
+	answer, err := s.service.state(ctx, &task.StateRequest{ID: id, ExecID: execID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := answer.(*task.StateResponse); state.Status != tasktypes.Status_CREATED || state.Pid != 0 {
+		t.Errorf("state %v, want created", state)
+	}
+	answer, err = s.service.wait(ctx, &task.WaitRequest{ID: id, ExecID: execID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit := answer.(*task.WaitResponse); exit.ExitStatus != 127 || time.Since(exit.ExitedAt.AsTime()) > time.Minute {
+		t.Errorf("wait: %v, want status 127, now", exit)
+	}
+	s.must("delete")(s.service.delete(ctx, &task.DeleteRequest{ID: id, ExecID: execID}))
 }

@@ -180,7 +180,7 @@ func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Mess
 		ID:         id,
 		Bundle:     string(container.Bundle()),
 		Pid:        uint32(s.PID),
-		Status:     status(s.State),
+		Status:     status(s),
 		Stdin:      s.Stdio.Stdin,
 		Stdout:     s.Stdio.Stdout,
 		Stderr:     s.Stdio.Stderr,

@@ -73,10 +73,14 @@ func translate(e process.Event) (topic string, message proto.Message) {
 	panic(fmt.Sprintf("no message for event %d", e.Kind))
 }
 
-// status is what containerd calls a state. It has no word for a container that
-// waits to be restored; like its own shim, this one says created.
-func status(s process.State) tasktypes.Status {
-	switch s {
+// status is what containerd calls the state of a process. It has no word for a
+// container that waits to be restored, nor for an exec that could not be
+// started; like its own shim, this one calls both created.
+func status(s process.ProcessState) tasktypes.Status {
+	if s.ExecID != "" && s.State == process.Stopped && s.PID == 0 {
+		return tasktypes.Status_CREATED
+	}
+	switch s.State {
 	case process.Created, process.Restorable:
 		return tasktypes.Status_CREATED
 	case process.Running:
