@@ -5,9 +5,7 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"sync"
 
@@ -193,8 +191,7 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 // leftNothing tells whether a failed launch cannot have left anything with
 // the OCI runtime, or has met a container that is not ours to remove.
 func leftNothing(err error) bool {
-	var missing *exec.Error
-	return err != nil && (errors.As(err, &missing) || strings.Contains(err.Error(), "already exists"))
+	return err != nil && (driver.NotRun(err) || strings.Contains(err.Error(), "already exists"))
 }
 
 func (c *Container) watchCgroup(group *cgroup.Group) {

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -96,7 +94,7 @@ func (c *call) end(err *error) {
 		failure.Message = fmt.Sprintf("%v, killed", context.Cause(c.ctx))
 		failure.Err = fmt.Errorf("%w: %w", *err, context.Cause(c.ctx))
 	}
-	if notRun(*err) {
+	if NotRun(*err) {
 		failure.Err = fmt.Errorf("%w: %w", *err, errdefs.ErrFailedPrecondition)
 	}
 	if c.criu != "" {
@@ -105,12 +103,15 @@ func (c *call) end(err *error) {
 	*err = failure
 }
 
-// notRun tells whether the runtime could not be run at all: it is not there, or
-// is no program. Then it is the host that is not fit.
-func notRun(err error) bool {
-	var lookup *exec.Error
-	var fork *fs.PathError
-	return errors.As(err, &lookup) || errors.As(err, &fork) && fork.Op == "fork/exec"
+// NotRun tells whether the runtime could not be run at all: it is not there, or
+// is no program. Then it is the host that is not fit, and nothing was done.
+//
+// go-runc has the error of os/exec in most calls as text only.
+func NotRun(err error) bool {
+	if failure := (*Error)(nil); errors.As(err, &failure) {
+		err = failure.Err
+	}
+	return strings.HasPrefix(err.Error(), "exec: ") || strings.HasPrefix(err.Error(), "fork/exec ")
 }
 
 // words are the runtime's own: the last error in its log, else its output,
@@ -125,9 +126,8 @@ func (c *call) words(err error) string {
 	if output != "" {
 		return output
 	}
-	var lookup *exec.Error
-	if errors.As(err, &lookup) {
-		return lookup.Error() // go-runc adds output that there was none of
+	if NotRun(err) {
+		return strings.TrimSuffix(err.Error(), ": <nil>") // go-runc's word for no output
 	}
 	return strings.TrimRight(err.Error(), ": \n")
 }

@@ -69,7 +69,8 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
 		defer cancel()
 		err = driver.New(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
-		if err != nil {
+		// A runtime that is not there has not made anything, or has left a pid.
+		if err != nil && !(pid == 0 && driver.NotRun(err)) {
 			fail(err)
 		}
 	}
