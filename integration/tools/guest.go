@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -62,6 +63,9 @@ var guestNeeds = []need{
 // and says where it is. Like Ensure it tells its steps to progress and names
 // exactly what is missing.
 func EnsureGuest(ctx context.Context, progress io.Writer) (Guest, error) {
+	if runtime.GOARCH != "amd64" {
+		return Guest{}, fmt.Errorf("virtual machines are made of x86-64 programs, the emulator too; this machine is %s", runtime.GOARCH)
+	}
 	root, err := repository()
 	if err != nil {
 		return Guest{}, err
