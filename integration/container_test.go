@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +26,8 @@ import (
 )
 
 // forever is what a container runs that has nothing to do but be there. It
-// ends at once with status 9 when it is asked to (SIGTERM).
+// ends at once with status 9 when it is asked to (SIGTERM), once it catches that
+// (see catches).
 var forever = []string{"sh", "-c", "trap 'exit 9' TERM; sleep 100000 & wait"}
 
 // box is a container and its task.
@@ -264,6 +267,24 @@ func (b *box) shim() *daemon.Shim {
 	}
 	b.t.Cleanup(func() { shim.Close() })
 	return shim
+}
+
+// catches waits until a process has a handler for a signal. A first process of
+// a PID namespace without one is not even killed by it.
+func catches(t *testing.T, pid uint32, signal syscall.Signal) {
+	t.Helper()
+	eventually(t, func() error {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return err
+		}
+		_, after, _ := strings.Cut(string(status), "SigCgt:")
+		mask, err := strconv.ParseUint(strings.Fields(after)[0], 16, 64)
+		if err == nil && mask&(1<<(signal-1)) == 0 {
+			err = fmt.Errorf("process %d does not catch signal %d", pid, signal)
+		}
+		return err
+	})
 }
 
 // alive says whether there is a process with that pid, which is not a zombie.

@@ -20,7 +20,7 @@ import (
 // slower than a real one. Nothing ever waits for one to pass.
 const (
 	testTime   = 3 * time.Minute  // of one test, or what stands for one
-	settleTime = 60 * time.Second // until what goes on after an answer has ended
+	settleTime = 30 * time.Second // until what goes on after an answer has ended
 )
 
 // bounded is the context of a test, with an end.

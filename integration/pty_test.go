@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -95,8 +94,9 @@ func (tty *terminal) shown() string {
 }
 
 // expect waits until the terminal has shown text.
-func (tty *terminal) expect(ctx context.Context, text string) {
+func (tty *terminal) expect(text string) {
 	tty.t.Helper()
+	ctx := within(tty.t, soon)
 	for {
 		tty.mu.Lock()
 		screen, grown := tty.screen.String(), tty.grown
@@ -112,7 +112,7 @@ func (tty *terminal) expect(ctx context.Context, text string) {
 			}
 			return
 		case <-ctx.Done():
-			tty.t.Fatalf("the terminal does not show %q but:\n%s", text, screen)
+			tty.t.Fatalf("the terminal does not show %q but:\n%q", text, screen)
 		}
 	}
 }

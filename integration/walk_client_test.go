@@ -66,6 +66,7 @@ func TestWalkWithClient(t *testing.T) {
 		t.Errorf("a killed exec has exit code %d, want 137", code)
 	}
 
+	catches(t, b.task.Pid(), syscall.SIGTERM)
 	b.kill(syscall.SIGTERM)
 	if code := ended(); code != 9 {
 		t.Errorf("Wait tells exit code %d, want 9", code)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cleatrun/cleat/integration/daemon"
@@ -51,6 +52,7 @@ func TestWalkWithCtr(t *testing.T) {
 		t.Errorf("a shell and two sleeps use %d bytes of memory, says ctr tasks metrics:\n%s", used, metrics)
 	}
 
+	catches(t, uint32(task.pid), syscall.SIGTERM)
 	ctr(t, d, "tasks", "kill", "-s", "SIGTERM", id)
 	eventually(t, func() error {
 		if task := listed(t, d, id); task.status != "STOPPED" {
