@@ -6,6 +6,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -164,7 +165,9 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 		undo.later(func() {
 			if err := c.runtime.Delete(context.Background(), c.ID, true); err != nil {
 				c.log("container %s: undo its creation: %v", c.ID, err)
+				return
 			}
+			os.Remove(c.bundle.InitPidFile()) // which would name a stranger one day
 		})
 	}
 	if err != nil {

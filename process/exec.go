@@ -72,7 +72,7 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	}
 	launched := child.Launching()
 	defer launched()
-	pid, err := c.runtime.Exec(ctx, c.ID, p.state.ExecID, *p.spec, childStreams(streams))
+	pid, err := c.runtime.Exec(ctx, c.ID, p.state.ExecID, p.sized(), childStreams(streams))
 	if err != nil {
 		p.adoptLeft(pid)
 		return nil, err
@@ -90,6 +90,18 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	}
 	p.spec = nil
 	return &Event{Kind: ExecStarted, Exec: p.state.ExecID, PID: pid}, nil
+}
+
+// sized is the spec with the size that the terminal was given before it was
+// there: the program may ask for it before Attach can set it.
+func (p *Process) sized() specs.Process {
+	p.container.mu.Lock()
+	defer p.container.mu.Unlock()
+	spec := *p.spec
+	if spec.Terminal && (p.width != 0 || p.height != 0) {
+		spec.ConsoleSize = &specs.Box{Width: uint(p.width), Height: uint(p.height)}
+	}
+	return spec
 }
 
 // neverRan ends the life of an exec whose start has failed: those who wait

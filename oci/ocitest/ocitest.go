@@ -81,6 +81,13 @@ func (r *Runtime) Bundle(id, init string) oci.Bundle {
 	if err := unix.Mkfifo(b.Path("start"), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
+	// Held open, so that a start is not lost on an init process that does not
+	// wait for it yet.
+	start, err := os.OpenFile(b.Path("start"), os.O_RDWR, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { start.Close() })
 	return b
 }
 
@@ -99,6 +106,13 @@ func (r *Runtime) On(b oci.Bundle, command, script string) {
 	r.write(b.Path("on-"+command), script, 0o600)
 }
 
+// After says what a command does when it has done its work, before it ends: then
+// there is $pid, the process that create, restore and exec have made.
+func (r *Runtime) After(b oci.Bundle, command, script string) {
+	r.t.Helper()
+	r.write(b.Path("after-"+command), script, 0o600)
+}
+
 // Wait is a piece of script that waits for a file in the bundle; see Touch.
 func Wait(name string) string {
 	return fmt.Sprintf("until [ -e \"$bundle/%s\" ]; do sleep 0.005; done\n", name)
@@ -114,7 +128,7 @@ func (r *Runtime) Touch(b oci.Bundle, name string) {
 // for an exec with its id.
 func (r *Runtime) Calls(b oci.Bundle) []string {
 	r.t.Helper()
-	text, err := os.ReadFile(b.Path("calls"))
+	text, err := os.ReadFile(filepath.Join(r.Root(), "calls-"+filepath.Base(string(b))))
 	if err != nil && !os.IsNotExist(err) {
 		r.t.Fatal(err)
 	}
@@ -137,10 +151,10 @@ func (r *Runtime) Left(b oci.Bundle) (left []string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ours := []string{"config.json", "init.sh", "start", "calls"}
+	ours := []string{"config.json", "init.sh", "start"}
 	for _, e := range entries {
 		name := e.Name()
-		if !slices.Contains(ours, name) && !strings.HasPrefix(name, "on-") && !strings.HasSuffix(name, ".sh") {
+		if !slices.Contains(ours, name) && !strings.HasPrefix(name, "on-") && !strings.HasPrefix(name, "after-") && !strings.HasSuffix(name, ".sh") {
 			left = append(left, name)
 		}
 	}

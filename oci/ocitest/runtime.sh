@@ -23,25 +23,25 @@ while [ $# -gt 1 ]; do
 	--bundle) bundle=$2; shift 2 ;;
 	--pid-file) pidfile=$2; shift 2 ;;
 	--console-socket) console=$2; shift 2 ;;
-	--process) shift 2 ;;
+	--process) process=$2; shift 2 ;;
 	*) shift ;;
 	esac
 done
 id=$1
 state=$root/$id
 known=$state
-# Its name is that of the exec.
+# The file's name has that of the exec.
 exec=${pidfile##*/exec-}
 exec=${exec%.pid}
 
 if [ "$command" != create ] && [ "$command" != restore ]; then
 	{ read -r bundle && read -r init; } 2>/dev/null <"$state" || known=
 fi
+called=$command
+[ "$command" = exec ] && called=exec-$exec
+echo "$called" >>"${root%/*}/calls-$id"
 # No bundle is known of a container that does not exist.
 if [ -n "$bundle" ]; then
-	called=$command
-	[ "$command" = exec ] && called=exec-$exec
-	echo "$called" >>"$bundle/calls"
 	[ -e "$bundle/on-$command" ] && . "$bundle/on-$command"
 	[ -e "$bundle/on-$called" ] && [ "$called" != "$command" ] && . "$bundle/on-$called"
 fi
@@ -79,7 +79,7 @@ create | restore)
 	;;
 start)
 	kill -0 "$init" 2>/dev/null || fail "cannot start a container that has stopped"
-	echo go <>"$bundle/start" >&0
+	echo go >"$bundle/start"
 	;;
 exec)
 	kill -0 "$init" 2>/dev/null || fail "cannot exec in a stopped container"
@@ -93,4 +93,5 @@ delete)
 	rm -f "$state"
 	;;
 esac
+[ -e "$bundle/after-$command" ] && . "$bundle/after-$command"
 exit 0
