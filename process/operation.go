@@ -94,7 +94,8 @@ func (p *Process) carryOut(current *call, body work) {
 		if err == nil {
 			p.state.State = after
 			p.launched = p.launched || current.op.launches()
-			if event != nil {
+			// The container's delete is its last event.
+			if event != nil && (!p.isExec() || c.init.state.State != Deleted) {
 				c.tell(*event)
 			}
 		}
