@@ -75,13 +75,25 @@ func ownDaemon(t *testing.T, config daemon.Config) *daemon.Daemon {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("containerd and the shims wrote:\n%s", tail(d.Log(), 40))
+			t.Logf("containerd and the shims wrote:\n%s", told(d))
 		}
 		if err := d.Remove(); err != nil {
 			t.Error(err)
 		}
 	})
 	return d
+}
+
+// told is the end of what a containerd and its shims have written, without what
+// every containerd writes.
+func told(d *daemon.Daemon) string {
+	var text strings.Builder
+	for line := range strings.Lines(d.Log()) {
+		if !strings.Contains(line, "load plugin") && !strings.Contains(line, "loading plugin") {
+			text.WriteString(line)
+		}
+	}
+	return tail(text.String(), 40)
 }
 
 // nothingLeft fails the test when anything is left on d, which no other test

@@ -47,5 +47,5 @@ disabled_plugins = [
   no_sync = true
 `,
 		d.Path("root"), d.Path("state"), d.Path("ctemp"), level,
-		d.Address(), d.Address()+".ttrpc", d.Path("opt"), d.Sockets())
+		d.Address(), d.ttrpc, d.Path("opt"), d.Sockets())
 }

@@ -51,6 +51,7 @@ type Daemon struct {
 	*place.Place
 
 	config Config
+	ttrpc  string // where shims bring their events
 	log    *os.File
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when cmd has been waited for
@@ -68,6 +69,7 @@ func Start(ctx context.Context, config Config) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{Place: p, config: config}
+	d.ttrpc = d.Address() + ".ttrpc"
 	if err := d.prepare(ctx); err != nil {
 		return nil, errors.Join(err, d.Remove())
 	}
