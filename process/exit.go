@@ -145,7 +145,9 @@ func (c *Container) checkOOM() bool {
 	defer c.mu.Unlock()
 	if fresh && c.init.state.State != Deleted {
 		c.oom = true
-		c.tell(Event{Kind: OutOfMemory})
+		if c.init.launched { // else it is told with the creation, if that succeeds
+			c.tell(Event{Kind: OutOfMemory})
+		}
 	}
 	return c.oom
 }

@@ -93,10 +93,14 @@ func (p *Process) carryOut(current *call, body work) {
 		}
 		if err == nil {
 			p.state.State = after
-			p.launched = p.launched || current.op.launches()
+			appeared := current.op.launches() && !p.launched
+			p.launched = p.launched || appeared
 			// The container's delete is its last event.
 			if event != nil && (!p.isExec() || c.init.state.State != Deleted) {
 				c.tell(*event)
+			}
+			if appeared && !p.isExec() && c.oom {
+				c.tell(Event{Kind: OutOfMemory})
 			}
 		}
 	} else if current.op.creates() {
