@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -130,6 +131,15 @@ func (c *call) words(err error) string {
 		return strings.TrimSuffix(err.Error(), ": <nil>") // go-runc's word for no output
 	}
 	return strings.TrimRight(err.Error(), ": \n")
+}
+
+// unknown tells whether the runtime has failed because it has no such container.
+// runc and youki say so; crun says that there is no file where its state would
+// be.
+func (c *call) unknown(err error) bool {
+	words := c.words(err)
+	return strings.Contains(words, "does not exist") ||
+		strings.Contains(words, filepath.Join(c.runtime.Root, c.container)) && strings.HasSuffix(words, "No such file or directory")
 }
 
 // exitOf tells with what status the runtime ended and what it has written to

@@ -178,12 +178,15 @@ func (r *Runtime) keepCriuLog(path, name string) string {
 	return kept
 }
 
-// lastCriuError returns the last line that CRIU has marked as an error:
+// lastCriuError returns the last line that CRIU has marked as an error. Those of
+// restored processes have the number of the process, too:
 //
 //	(00.015321) Error (criu/tty.c:2185): tty: Found slave peer index 1 without master
+//	(00.032144)      1: Error (criu/files-reg.c:2155): Can't open file app.log
 func lastCriuError(log []byte) (last string) {
 	for line := range strings.Lines(string(log)) {
-		if strings.Contains(line, ") Error (") || strings.HasPrefix(line, "Error (") {
+		mark := strings.Index(line, "Error (")
+		if mark >= 0 && strings.Trim(line[:mark], "(0123456789.): pie") == "" {
 			last = strings.TrimSpace(line)
 		}
 	}

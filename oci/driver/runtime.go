@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -120,7 +119,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 	c := r.begin(ctx, "delete", id, r.Limits.Control)
 	defer c.end(&err)
 	err = c.runtime.Delete(c.ctx, id, &runc.DeleteOpts{Force: force})
-	if err != nil && strings.Contains(c.words(err), "does not exist") {
+	if err != nil && c.unknown(err) {
 		return nil
 	}
 	return err
