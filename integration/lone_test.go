@@ -630,9 +630,11 @@ type tap struct {
 	path string
 	end  chan struct{} // closed at the end of the output
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	bytes bytes.Buffer
 	grown chan struct{} // closed and replaced with every piece
+	file  *os.File
+	gone  bool // nobody is interested any more
 }
 
 // newTap makes a FIFO and reads it.
@@ -655,10 +657,18 @@ func newFIFO(t *testing.T) *tap {
 
 // read begins to read, as containerd's clients do: they wait for a writer.
 func (p *tap) read() {
-	p.t.Cleanup(func() { // ends a wait for a writer that never came
+	p.t.Cleanup(func() {
+		// Ends a wait for a writer that never came, and a read of one that
+		// stays.
 		if f, err := os.OpenFile(p.path, os.O_RDWR, 0); err == nil {
 			f.Close()
 		}
+		p.mu.Lock()
+		p.gone = true
+		if p.file != nil {
+			p.file.Close()
+		}
+		p.mu.Unlock()
 		<-p.end
 	})
 	go func() {
@@ -668,7 +678,13 @@ func (p *tap) read() {
 			return
 		}
 		defer f.Close()
-		io.Copy(p, f)
+		p.mu.Lock()
+		p.file = f
+		gone := p.gone
+		p.mu.Unlock()
+		if !gone {
+			io.Copy(p, f)
+		}
 	}()
 }
 
