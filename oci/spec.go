@@ -67,7 +67,10 @@ func (s Spec) SystemdCgroup() bool {
 	if strings.Count(path, ":") != 2 || strings.Contains(path, "/") {
 		return false
 	}
-	// sd_booted(3): this folder exists exactly where systemd is the init.
-	info, err := os.Lstat("/run/systemd/system")
+	info, err := os.Lstat(systemd)
 	return err == nil && info.IsDir()
 }
+
+// systemd is a folder that exists exactly where systemd is the init; see
+// sd_booted(3). Tests have their own.
+var systemd = "/run/systemd/system"

@@ -258,3 +258,50 @@ func TestCloseEndsAWaitAndLeavesAnOrphan(t *testing.T) {
 	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	eventually(t, "the reaping of what has no owner", func() bool { return gone(c.PID) })
 }
+
+// What a launch that failed has told: a child that is left, or a number that
+// may be anybody's by now.
+func TestAdoptLeftTakesOnlyWhatIsOurs(t *testing.T) {
+	t.Run("a child that runs", func(t *testing.T) {
+		defer Launching()()
+		c, err := AdoptLeft(launchAll(t, "exec sleep 100")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Signal(unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		if r := receive(t, "the exit", waited(c)); r.err != nil || r.exit.Status != 137 {
+			t.Errorf("%+v, %v", r.exit, r.err)
+		}
+	})
+	t.Run("a child that has ended", func(t *testing.T) {
+		defer Launching()()
+		pid := launchAll(t, "exit 3")[0]
+		eventually(t, "the end", func() bool { return zombie(pid) })
+		c, err := AdoptLeft(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if r := receive(t, "the exit", waited(c)); r.err != nil || r.exit.Status != 3 {
+			t.Errorf("%+v, %v", r.exit, r.err)
+		}
+	})
+	t.Run("a stranger", func(t *testing.T) {
+		if c, err := AdoptLeft(os.Getppid()); !errors.Is(err, unix.ECHILD) {
+			t.Errorf("%v, %v", c, err)
+		}
+	})
+	t.Run("nobody", func(t *testing.T) {
+		if c, err := AdoptLeft(1 << 30); err == nil {
+			t.Errorf("%v", c)
+		}
+	})
+	family.mu.Lock()
+	defer family.mu.Unlock()
+	if len(family.owned) != 0 {
+		t.Errorf("still owned: %v", family.owned)
+	}
+}
