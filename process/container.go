@@ -149,7 +149,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 // hold of all that belongs to it.
 func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
-	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(true))
+	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(c.handOver()))
 	if err != nil {
 		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
 	}
@@ -244,7 +244,7 @@ func (c *Container) unmount() error {
 
 func (c *Container) stdioOptions(direct bool) stdio.Options {
 	return stdio.Options{
-		Direct:      direct,
+		Direct:      direct && !driver.CanCheckpoint(),
 		UID:         int(c.options.IOUID),
 		GID:         int(c.options.IOGID),
 		Dir:         string(c.bundle),

@@ -1,13 +1,6 @@
 package process
 
-import (
-	"fmt"
-	"maps"
-	"strings"
-	"time"
-
-	"github.com/containerd/errdefs"
-)
+import "time"
 
 // Limits bound what a container may take time for.
 type Limits struct {
@@ -32,40 +25,6 @@ var DefaultLimits = Limits{
 	Drain:     2 * time.Second,
 	ExecHold:  10 * time.Second,
 	Killed:    10 * time.Second,
-}
-
-// Annotations are how a user sets limits for one container: in its spec, or
-// later by an update. All begin with the same words; those that do are known,
-// or an error, all others are somebody else's.
-const (
-	ownAnnotations  = "io.containerd.cleat."
-	drainAnnotation = ownAnnotations + "drain-limit"
-)
-
-// annotate takes annotations of the container into account, over those it had.
-func (c *Container) annotate(annotations map[string]string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	limits, own := c.limits, maps.Clone(c.annotations)
-	for key, value := range annotations {
-		if !strings.HasPrefix(key, ownAnnotations) {
-			continue
-		}
-		if key != drainAnnotation {
-			return fmt.Errorf("annotation %s is not known, %s is: %w", key, drainAnnotation, errdefs.ErrInvalidArgument)
-		}
-		limit, err := time.ParseDuration(value)
-		if err != nil || limit < 0 {
-			return fmt.Errorf("annotation %s is %q, not a duration such as 2s: %w", key, value, errdefs.ErrInvalidArgument)
-		}
-		limits.Drain = limit
-		if own == nil {
-			own = map[string]string{}
-		}
-		own[key] = value
-	}
-	c.limits, c.annotations = limits, own
-	return nil
 }
 
 // bounds are the limits as they are now.

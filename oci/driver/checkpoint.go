@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/containerd/go-runc"
@@ -25,6 +27,15 @@ const (
 // maxKeptLog bounds what is kept of CRIU's log, from its end: it may be tens
 // of megabytes, and bundles are in memory on most hosts.
 const maxKeptLog = 1 << 20
+
+// CanCheckpoint tells whether containers can be written to images here, that
+// is, whether runtimes find CRIU. Then a process must have nothing open that
+// CRIU cannot write; a FIFO that is not in the container's own mounts is such a
+// thing ("Can't lookup mount"), a pipe is none.
+var CanCheckpoint = sync.OnceValue(func() bool {
+	_, err := exec.LookPath("criu")
+	return err == nil
+})
 
 // CheckpointOptions say how a container is written to an image.
 type CheckpointOptions struct {
@@ -59,6 +70,15 @@ type RestoreOptions struct {
 	WorkPath   string
 	ParentPath string
 }
+
+// Checkpoints tells whether checkpoints can be made on this host: whether CRIU
+// is there. It is looked for once.
+func (r *Runtime) Checkpoints() bool { return haveCriu() }
+
+var haveCriu = sync.OnceValue(func() bool {
+	_, err := exec.LookPath("criu")
+	return err == nil
+})
 
 // Checkpoint writes the running or paused container to an image. When that
 // fails, CRIU's log is kept in the bundle and its last error is told.

@@ -1,0 +1,85 @@
+package process
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Annotations are how a user sets something for one container: in its spec, or
+// later by an update. All of ours begin with the same words; one that does must
+// be known, all others are somebody else's.
+const (
+	ownAnnotations = "io.containerd.cleat."
+	// drainAnnotation is Limits.Drain, a duration such as 2s.
+	drainAnnotation = ownAnnotations + "drain-limit"
+	// stdioAnnotation is how the container's output gets to the client's FIFO:
+	// stdioDirect, stdioCopy or, the default, stdioAuto.
+	stdioAnnotation = ownAnnotations + "stdio"
+)
+
+const (
+	// stdioAuto is stdioDirect where nothing is known to speak against it.
+	stdioAuto = "auto"
+	// stdioDirect gives the FIFO itself to the init process.
+	stdioDirect = "direct"
+	// stdioCopy gives a pipe to it, out of which the shim passes bytes on.
+	stdioCopy = "copy"
+)
+
+// annotate takes annotations of the container into account, over those it had.
+func (c *Container) annotate(annotations map[string]string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	limits, own := c.limits, maps.Clone(c.annotations)
+	if own == nil {
+		own = map[string]string{}
+	}
+	for key, value := range annotations {
+		if !strings.HasPrefix(key, ownAnnotations) {
+			continue
+		}
+		switch key {
+		case drainAnnotation:
+			limit, err := time.ParseDuration(value)
+			if err != nil || limit < 0 {
+				return fmt.Errorf("annotation %s is %q, not a duration such as 2s: %w", key, value, errdefs.ErrInvalidArgument)
+			}
+			limits.Drain = limit
+		case stdioAnnotation:
+			modes := []string{stdioAuto, stdioDirect, stdioCopy}
+			if !slices.Contains(modes, value) {
+				return fmt.Errorf("annotation %s is %q, not one of %s: %w", key, value, strings.Join(modes, ", "), errdefs.ErrInvalidArgument)
+			}
+			if c.init.state.State != Absent && own[key] != value {
+				return fmt.Errorf("annotation %s cannot be changed once the container is created: %w", key, errdefs.ErrFailedPrecondition)
+			}
+		default:
+			return fmt.Errorf("annotation %s is not known, %s and %s are: %w", key, drainAnnotation, stdioAnnotation, errdefs.ErrInvalidArgument)
+		}
+		own[key] = value
+	}
+	c.limits, c.annotations = limits, own
+	return nil
+}
+
+// handOver tells whether the init process may be given the client's FIFOs
+// themselves. A process that holds one cannot be checkpointed: CRIU finds no
+// path to it in the container's mounts. So where CRIU is installed a pipe is
+// handed over, which OCI runtimes know how to name to CRIU.
+func (c *Container) handOver() bool {
+	c.mu.Lock()
+	mode := c.annotations[stdioAnnotation]
+	c.mu.Unlock()
+	switch mode {
+	case stdioDirect:
+		return true
+	case stdioCopy:
+		return false
+	}
+	return !c.runtime.Checkpoints()
+}
