@@ -36,6 +36,13 @@ type real struct {
 
 var containers int
 
+// run runs a program in a way that keeps its exit from being taken for that of
+// an orphan.
+func run(name string, args ...string) ([]byte, error) {
+	defer child.Launching()()
+	return exec.Command(name, args...).CombinedOutput()
+}
+
 // newReal makes a bundle whose container runs a shell script. The spec can be
 // changed before Create.
 func newReal(t testing.TB, script string) *real {
@@ -68,7 +75,7 @@ func newReal(t testing.TB, script string) *real {
 	if err := os.WriteFile(filepath.Join(r.bundle.Rootfs(), "bin", "busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(busybox, "chroot", r.bundle.Rootfs(), "/bin/busybox", "--install", "/bin").CombinedOutput(); err != nil {
+	if out, err := run(busybox, "chroot", r.bundle.Rootfs(), "/bin/busybox", "--install", "/bin"); err != nil {
 		t.Skipf("busybox does not run by itself: %s", out)
 	}
 	r.spec = &specs.Spec{
@@ -191,7 +198,7 @@ func (r *real) exec(id, script string, s Streams) (*process, error) {
 // status is what the runtime says of the container.
 func (r *real) status() string {
 	r.t.Helper()
-	out, err := exec.Command(r.binary(), "--root", r.root(), "state", r.id).Output()
+	out, err := run(r.binary(), "--root", r.root(), "state", r.id)
 	if err != nil {
 		return "none"
 	}
@@ -204,7 +211,6 @@ func (r *real) status() string {
 
 func (r *real) mustBe(status string) {
 	r.t.Helper()
-	defer child.Launching()() // os/exec in status
 	if got := r.status(); got != status {
 		r.t.Errorf("the container is %s, want %s", got, status)
 	}
@@ -524,7 +530,7 @@ func TestFeaturesOfRunc(t *testing.T) {
 func TestCheckpointAndRestore(t *testing.T) {
 	criu := built(t, filepath.Join("borrowed", "criu"))
 	t.Setenv("PATH", filepath.Dir(criu)+":"+os.Getenv("PATH"))
-	if out, err := exec.Command(criu, "check").CombinedOutput(); err != nil {
+	if out, err := run(criu, "check"); err != nil {
 		t.Skipf("CRIU does not work here: %s", out)
 	}
 	r := newReal(t, `i=0; while :; do i=$((i+1)); echo $i >/tmp/count.new; mv /tmp/count.new /tmp/count; sleep 0.01; done`)
@@ -580,7 +586,7 @@ func TestCheckpointAndRestore(t *testing.T) {
 func TestEarlyExitOfARestoreArrives(t *testing.T) {
 	criu := built(t, filepath.Join("borrowed", "criu"))
 	t.Setenv("PATH", filepath.Dir(criu)+":"+os.Getenv("PATH"))
-	if out, err := exec.Command(criu, "check").CombinedOutput(); err != nil {
+	if out, err := run(criu, "check"); err != nil {
 		t.Skipf("CRIU does not work here: %s", out)
 	}
 	r := newReal(t, `echo ready; until [ -e /tmp/go ]; do :; done; exit 5`)

@@ -2,8 +2,10 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -272,4 +274,95 @@ func TestMountHelperKeepsItsExit(t *testing.T) {
 		mustHold(t, filepath.Join(b.Rootfs(), "file"), "of the layer")
 		mustUnmount(t, b.Rootfs())
 	}
+}
+
+// A pod with a user namespace: the layer's files belong to the container's
+// users. The user namespace for it is held by a child for a moment, while
+// children that nobody owns are reaped.
+func TestIdmappedMounts(t *testing.T) {
+	const uid, gid = 100000, 200000
+	ids := []string{"uidmap=0:100000:65536", "gidmap=0:200000:65536"}
+	for name, mounts := range map[string]func(in func(string) string) []oci.Mount{
+		"bind": func(in func(string) string) []oci.Mount {
+			return []oci.Mount{{Type: "bind", Source: in("layers/a"), Options: append([]string{"rbind"}, ids...)}}
+		},
+		"overlay": func(in func(string) string) []oci.Mount {
+			return []oci.Mount{{Type: "overlay", Source: "overlay", Options: append([]string{
+				"lowerdir=" + in("layers/a") + ":" + in("layers/b"), "upperdir=" + in("upper"), "workdir=" + in("work")}, ids...)}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, dir := newBundle(t, "layers/a", "layers/b", "upper", "work")
+			write(t, filepath.Join(dir, "layers", "a", "file"), "")
+			if err := Mount(b, mounts(func(name string) string { return filepath.Join(dir, name) })); err != nil {
+				if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+					t.Skipf("this kernel or file system has no idmapped mounts: %v", err)
+				}
+				t.Fatal(err)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(b.Rootfs(), "file"), &st); err != nil || st.Uid != uid || st.Gid != gid {
+				t.Errorf("the file belongs to %d:%d, %v", st.Uid, st.Gid, err)
+			}
+			mustUnmount(t, b.Rootfs())
+			if left, err := filepath.Glob(filepath.Join(os.TempDir(), "ovl-idmapped*")); err == nil && len(left) != 0 {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}
+
+// An image of many layers: their paths do not fit into the page that mount(2)
+// takes.
+func TestOverlayOfManyLayers(t *testing.T) {
+	const layers = 100
+	var folders []string
+	for i := range layers {
+		folders = append(folders, fmt.Sprintf("%s/%03d", strings.Repeat("long-name-", 5), i))
+	}
+	b, dir := newBundle(t, folders...)
+	var lower []string
+	for i, folder := range folders {
+		lower = append(lower, filepath.Join(dir, folder))
+		write(t, filepath.Join(dir, folder, fmt.Sprint(i)), "")
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Mount(b, []oci.Mount{{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + strings.Join(lower, ":")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(b.Rootfs()); err != nil || len(entries) != layers {
+		t.Errorf("%d of %d layers are there, %v", len(entries), layers, err)
+	}
+	if now, err := os.Getwd(); err != nil || now != here {
+		t.Errorf("the shim is in %s now, %v", now, err)
+	}
+	mustUnmount(t, b.Rootfs())
+}
+
+func TestLoopMount(t *testing.T) {
+	b, dir := newBundle(t)
+	image := filepath.Join(dir, "image")
+	write(t, image, "")
+	if err := os.Truncate(image, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	launched := child.Launching() // or its exit is taken for an orphan's
+	out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput()
+	launched()
+	if err != nil {
+		t.Skipf("no file system can be made: %v %s", err, out)
+	}
+	if err := Mount(b, []oci.Mount{{Type: "ext4", Source: image, Options: []string{"loop", "ro"}}}); err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			t.Skipf("no loop devices: %v", err)
+		}
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(b.Rootfs(), "lost+found")); err != nil {
+		t.Error(err)
+	}
+	mustUnmount(t, b.Rootfs())
 }
