@@ -95,13 +95,14 @@ func Serve(d bootstrap.Daemon) error {
 // end lets everything that was promised happen, as far as others let it, and
 // bounded.
 func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l *log) {
-	// From here on a `start` of the group makes a shim of its own.
-	if err := d.SocketFile.Remove(); err != nil {
-		l.Warn("%v", err)
-	}
 	answers, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
 	if err := server.Close(answers); err != nil {
+		l.Warn("%v", err)
+	}
+	// A `start` of the group finds nobody now. If it was there first it has
+	// replaced the file.
+	if err := d.SocketFile.Remove(); err != nil {
 		l.Warn("%v", err)
 	}
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)

@@ -285,8 +285,7 @@ func (t *taskService) delete(ctx context.Context, r *task.DeleteRequest) (proto.
 // containerd uses it to see who is there.
 func (t *taskService) connect(ctx context.Context, r *task.ConnectRequest) (proto.Message, error) {
 	if _, joins := ttrpc.GetMetadataValue(ctx, bootstrap.JoinKey); joins && !t.containers.expect(r.ID, joinLimit) {
-		<-ctx.Done() // the end of the connection is the answer
-		return nil, ctx.Err()
+		return nil, ttrpcserver.ErrDrop
 	}
 	response := &task.ConnectResponse{ShimPid: uint32(os.Getpid())}
 	if container, err := t.containers.get(r.ID); err == nil {

@@ -31,9 +31,10 @@ const ttrpcAddressVariable = "TTRPC_ADDRESS"
 // `start` does not wait for the daemon: the socket holds what comes early. It
 // may kill the daemon by SIGKILL as long as containerd knows nothing of it.
 //
-// To end, a daemon calls SocketFile.Remove, then closes Socket, so that a
-// `start` of its group either finds it alive or makes a new one. To a Connect
-// with the metadata JoinKey it answers only if it goes on.
+// To end, a daemon closes Socket and calls SocketFile.Remove, so that a `start`
+// of its group either finds it alive or makes a new one. To a Connect with the
+// metadata JoinKey it answers only if it goes on, else it closes the connection
+// at once.
 type Daemon struct {
 	Namespace string
 	// ID is the container for which the daemon was started, which is not

@@ -142,9 +142,9 @@ func statSocket(path string) (SocketFile, error) {
 // removeLockWait bounds the wait for a `start` that holds the socket's lock.
 const removeLockWait = time.Second
 
-// Remove removes the file if it is still that socket. To be called by the
-// owner before it closes the listener: from then on a `start` of the group
-// makes a new socket, and connections that wait here end with the close.
+// Remove removes the file if it is still that socket. To be called by the owner
+// when it ends: a `start` of the group that comes before has seen that nobody
+// listens, and made a new one.
 func (s SocketFile) Remove() error {
 	held, err := lockSocket(s.Path, removeLockWait)
 	if err != nil {

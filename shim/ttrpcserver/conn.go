@@ -194,6 +194,6 @@ func (c *conn) drop(why error) {
 
 // usual tells how connections end when one of the sides just goes.
 func usual(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+	return errors.Is(err, ErrDrop) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }

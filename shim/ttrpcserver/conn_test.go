@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -42,6 +43,20 @@ func TestDroppedConnectionEndsTheContextsOnly(t *testing.T) {
 		t.Errorf("open after the drop: %+v", open)
 	}
 	close(goOn)
+	expectNothingOpen(t, s)
+}
+
+// A start that takes an answer for a sign of life would hand out the address of
+// a shim that is about to end.
+func TestHandlerCanDropTheConnectionInsteadOfAnswering(t *testing.T) {
+	s, path := start(t, Options{Log: func(format string, args ...any) { t.Errorf("logged: "+format, args...) }}, map[string]Handler{
+		"Drop": func(context.Context, []byte) ([]byte, error) { return nil, ErrDrop },
+	})
+	w := dial(t, path)
+	w.send(requestOf(1, "Drop", ""))
+	if n, err := w.in.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("read %d bytes, %v, want the end of the connection and nothing before", n, err)
+	}
 	expectNothingOpen(t, s)
 }
 

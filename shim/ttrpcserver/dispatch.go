@@ -6,6 +6,7 @@ package ttrpcserver
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"time"
 
@@ -99,6 +100,9 @@ func (st *stream) run(payload []byte, timeout time.Duration, metadata ttrpc.MD) 
 	ctx, cancel := contextOf(st.conn.ctx, timeout, metadata)
 	defer cancel()
 	result, err := st.method.handle(ctx, payload)
+	if errors.Is(err, ErrDrop) {
+		st.conn.drop(err)
+	}
 	if err != nil {
 		result = nil
 	}

@@ -37,6 +37,10 @@ import (
 // ErrClosed is what Serve returns after Close.
 var ErrClosed = errors.New("ttrpc server closed")
 
+// ErrDrop, returned by a handler, drops the connection instead of answering: for
+// who must not take an answer, of any kind, for a sign of life.
+var ErrDrop = errors.New("the connection is dropped on purpose")
+
 // Handler answers one request. The context ends when the caller's timeout
 // ends, its connection drops or the handler returns; it carries the caller's
 // metadata (ttrpc.GetMetadataValue). What is done then is the handler's
