@@ -50,7 +50,7 @@ func Serve(d bootstrap.Daemon) error {
 	if !ok {
 		return fmt.Errorf("the inherited socket is a %T", file)
 	}
-	listener.SetUnlinkOnClose(false) // SocketFile.Remove does, and looks first
+	listener.SetUnlinkOnClose(false) // RemoveSocket does, and looks first
 
 	queue := events.New(events.Options{Address: d.TTRPCAddress, Namespace: d.Namespace, Log: l.Warn})
 	tasks := &taskService{
@@ -102,7 +102,7 @@ func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l 
 	}
 	// A `start` of the group finds nobody now. If it was there first it has
 	// replaced the file.
-	if err := d.SocketFile.Remove(); err != nil {
+	if err := d.RemoveSocket(); err != nil {
 		l.Warn("%v", err)
 	}
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)

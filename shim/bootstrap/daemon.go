@@ -31,7 +31,7 @@ const ttrpcAddressVariable = "TTRPC_ADDRESS"
 // `start` does not wait for the daemon: the socket holds what comes early. It
 // may kill the daemon by SIGKILL as long as containerd knows nothing of it.
 //
-// To end, a daemon closes Socket and calls SocketFile.Remove, so that a `start`
+// To end, a daemon closes Socket and calls RemoveSocket, so that a `start`
 // of its group either finds it alive or makes a new one. To a Connect with the
 // metadata JoinKey it answers only if it goes on, else it closes the connection
 // at once.
@@ -52,9 +52,9 @@ type Daemon struct {
 	RuntimeName string
 	Debug       bool
 	// Socket is the listening socket, non-blocking; the daemon closes it. Closing
-	// does not remove SocketFile, which is its name.
+	// does not remove its file, SocketPath.
 	Socket     *os.File
-	SocketFile SocketFile
+	SocketPath string
 }
 
 // Daemon takes over what `start` has left to the daemon. It is called once.
@@ -72,15 +72,23 @@ func (c Call) Daemon() (Daemon, error) {
 		RuntimeName:  options.RuntimeName(c.InvokedAs),
 		Debug:        c.Debug,
 		Socket:       os.NewFile(uintptr(fd), path),
+		SocketPath:   path,
 	}
-	if d.Bundle, err = os.Getwd(); err == nil {
-		d.SocketFile, err = statSocket(path)
-	}
-	if err != nil {
+	if d.Bundle, err = os.Getwd(); err != nil {
 		d.Socket.Close()
 		return Daemon{}, fmt.Errorf("take over from start: %w", err)
 	}
 	return d, nil
+}
+
+// RemoveSocket removes the socket's file when Socket is closed. A `start` of the
+// group that was there first has seen that nobody listens, and made a new one,
+// which stays.
+func (d Daemon) RemoveSocket() error {
+	if err := removeDeadSocket(d.SocketPath); err != nil {
+		return fmt.Errorf("remove socket: %w", err)
+	}
+	return nil
 }
 
 // listener returns the listening socket and the path of its file.

@@ -123,48 +123,12 @@ func listen(path string) (fd int, err error) {
 	return fd, nil
 }
 
-// SocketFile is the file of a socket, remembered by its inode so that another
-// socket that has taken its place is not removed for it.
-type SocketFile struct {
-	Path   string
-	Device uint64
-	Inode  uint64
-}
-
-func statSocket(path string) (SocketFile, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return SocketFile{}, &fs.PathError{Op: "lstat", Path: path, Err: err}
-	}
-	return SocketFile{Path: path, Device: uint64(st.Dev), Inode: st.Ino}, nil
-}
-
 // removeLockWait bounds the wait for a `start` that holds the socket's lock.
 const removeLockWait = time.Second
 
-// Remove removes the file if it is still that socket. To be called by the owner
-// when it ends: a `start` of the group that comes before has seen that nobody
-// listens, and made a new one.
-func (s SocketFile) Remove() error {
-	held, err := lockSocket(s.Path, removeLockWait)
-	if err != nil {
-		return fmt.Errorf("remove socket: %w", err)
-	}
-	defer held.release()
-	now, err := statSocket(s.Path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && now != s {
-		return nil
-	}
-	if err == nil {
-		err = os.Remove(s.Path)
-	}
-	if err != nil {
-		return fmt.Errorf("remove socket: %w", err)
-	}
-	return nil
-}
-
-// removeDeadSocket removes the file of a socket on which nobody listens.
+// removeDeadSocket removes the file of a socket on which nobody listens. Whether
+// somebody does is asked by connecting: that the file is another one than before
+// does not show in its inode, whose number may be used again.
 func removeDeadSocket(path string) error {
 	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
 		return nil

@@ -81,10 +81,10 @@ func serve(call bootstrap.Call) error {
 	task.RegisterTTRPCTaskService(server, service{ended: ended})
 	go server.Serve(context.Background(), listener)
 	<-ended
-	if err := daemon.SocketFile.Remove(); err != nil {
+	if err := server.Close(); err != nil {
 		return err
 	}
-	return server.Close()
+	return daemon.RemoveSocket()
 }
 
 type service struct {
