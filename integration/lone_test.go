@@ -325,12 +325,19 @@ func (m *member) boot(env ...string) *member {
 
 func (m *member) dial(address string) {
 	m.t.Helper()
+	if err := m.tryDial(address); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *member) tryDial(address string) error {
 	shim, err := daemon.Dial(address)
 	if err != nil {
-		m.t.Fatal(err)
+		return err
 	}
 	m.t.Cleanup(func() { shim.Close() })
 	m.shim = shim
+	return nil
 }
 
 // member makes the bundle of a container and its shim.

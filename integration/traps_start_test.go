@@ -157,7 +157,9 @@ func TestTrap3StartMeetsALeaderThatIsEnding(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			next.dial(answer.Address)
+			if err := next.tryDial(answer.Address); err != nil {
+				return err
+			}
 			_, err = next.tryCreate(l.ctx)
 			return err
 		})
