@@ -79,6 +79,7 @@ type Server struct {
 	services map[string]map[string]*method
 	closed   chan struct{}  // closed by the first Close
 	quiet    chan struct{}  // closed when, after that, every answer has left
+	parted   chan struct{}  // closed when, after that, there is no connection
 	running  sync.WaitGroup // accept loops and reading goroutines
 
 	// mu guards what follows and the fields of conn and stream that say so. It
@@ -134,6 +135,7 @@ func New(o Options) *Server {
 		services:  make(map[string]map[string]*method),
 		closed:    make(chan struct{}),
 		quiet:     make(chan struct{}),
+		parted:    make(chan struct{}),
 		listeners: make(map[*net.UnixListener]struct{}),
 		conns:     make(map[*conn]struct{}),
 	}
@@ -155,8 +157,14 @@ func (s *Server) Register(service string, methods map[string]Handler) {
 	s.services[service] = entries
 }
 
+// partingTime bounds how long Close waits for peers to close their connections.
+// ttrpc's client, told of an answer and of the connection's end at once, may
+// make an error of it; so who asked for the end is let go first.
+const partingTime = 500 * time.Millisecond
+
 // Close stops accepting and taking requests, waits until those that are open
-// have been answered and the answers have left, and closes the connections.
+// have been answered and the answers have left, gives peers a moment to go, and
+// closes the connections.
 // When the context ends first, the connections are closed as they are and an
 // error that wraps the context's is returned. Handlers that still run then are
 // told by their contexts and not waited for.
@@ -181,6 +189,7 @@ func (s *Server) Close(ctx context.Context) error {
 	var err error
 	select {
 	case <-s.quiet:
+		s.part(ctx)
 	case <-ctx.Done():
 		s.mu.Lock()
 		if s.live > 0 {
@@ -200,6 +209,17 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	s.running.Wait()
 	return err
+}
+
+// part waits until the peers have closed their connections, within bounds.
+func (s *Server) part(ctx context.Context) {
+	timer := time.NewTimer(partingTime)
+	defer timer.Stop()
+	select {
+	case <-s.parted:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // Open lists the requests that have not been answered, oldest first.

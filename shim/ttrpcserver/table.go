@@ -114,10 +114,17 @@ func (s *Server) settle() {
 	if !s.closing || s.live > 0 {
 		return
 	}
+	closeOnce(s.quiet)
+	if len(s.conns) == 0 {
+		closeOnce(s.parted)
+	}
+}
+
+func closeOnce(c chan struct{}) {
 	select {
-	case <-s.quiet:
+	case <-c:
 	default:
-		close(s.quiet)
+		close(c)
 	}
 }
 
