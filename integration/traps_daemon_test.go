@@ -20,6 +20,7 @@ import (
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -312,6 +313,48 @@ func TestTrap41PidsOfAnEndedContainerListItsInit(t *testing.T) {
 		t.Errorf("Pids are %v, without init, %d", response.Processes, pid)
 	}
 	m.finish()
+}
+
+// The whole of it: a container that ends while containerd is down is still there
+// when it is back, and so is its exit status.
+func TestTrap41ExitStatusOfAContainerThatEndsWhileContainerdIsDown(t *testing.T) {
+	t.Parallel()
+	d := ownDaemon(t, config())
+	b := newBox(t, d, "trap41", []string{"sh", "-c", "read word; exit 7"})
+	in, out := newFIFO(t), newTap(t)
+	b.start(func(string) (cio.IO, error) {
+		return namedIO{Stdin: in.path, Stdout: out.path, Stderr: out.path}, nil
+	})
+	pid := int(b.task.Pid())
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(in.path, []byte("word\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	out.all()
+	eventually(t, func() error { return aliveNot(pid) })
+	if err := d.Run(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	client, err := d.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := client.LoadContainer(b.ctx, b.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := found.Task(b.ctx, nil)
+	if err != nil {
+		t.Fatalf("the task is lost: %v", err)
+	}
+	status, err := task.Delete(b.ctx)
+	if err != nil || status.ExitCode() != 7 {
+		t.Errorf("the container ended with %d: %v, want 7", status.ExitCode(), err)
+	}
+	b.cleanup()
+	nothingLeft(t, d)
 }
 
 // envAway names the environment variable with how long containerd is away in

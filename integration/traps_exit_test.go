@@ -570,40 +570,57 @@ func number(id string) int {
 	return n
 }
 
-// A start that has failed is not the end of the shim, however often it is
-// asked for again, nor a wait that ends with a success of the year 1.
-func TestTrap16And17SecondStartAndWaitOfAnExecWhoseFirstStartFailed(t *testing.T) {
+// A start that has failed is not the end of the shim, however often it is asked
+// for again.
+func TestTrap16SecondStartOfAnExecWhoseFirstStartFailed(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
 	m := l.member("trap16").run()
-	neighbour := m.shimPID()
+	shim := m.shimPID()
+	m.add(m.execRequest("missing", "/no/such/program"))
+	if _, err := m.tryStart("missing"); err == nil {
+		t.Fatal("a program that is not there is started")
+	}
+	for range 3 {
+		if _, err := m.tryStart("missing"); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("a further start gives %v, want a failed precondition", err)
+		}
+	}
+	if now := m.shimPID(); now != shim {
+		t.Errorf("the shim is process %d, and was %d", now, shim)
+	}
+	m.delete("missing")
+	m.end()
+}
+
+// Those who wait for an exec that could not be started learn of a failure, and
+// of one of today, whether they have asked before or after it.
+func TestTrap17WaitOfAnExecThatFailedToStart(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	m := l.member("trap17").run()
 	for id, c := range map[string]struct {
 		program string
 		status  int
 	}{"missing": {"/no/such/program", 127}, "folder": {"/proc", 126}} {
 		before := time.Now()
 		m.add(m.execRequest(id, c.program))
-		waited := make(chan *task.WaitResponse, 1)
+		early := make(chan *task.WaitResponse, 1)
 		go func() {
 			exit, err := m.tryWait(l.ctx, id)
 			if err != nil {
 				t.Errorf("%s: a wait that was asked before the start: %v", id, err)
 			}
-			waited <- exit
+			early <- exit
 		}()
 		if _, err := m.tryStart(id); err == nil {
 			t.Fatalf("%s is started", c.program)
-		}
-		for range 3 {
-			if _, err := m.tryStart(id); !errdefs.IsFailedPrecondition(err) {
-				t.Errorf("%s: a further start gives %v, want a failed precondition", id, err)
-			}
 		}
 		late, err := m.tryWait(within(t, soon), id)
 		if err != nil {
 			t.Fatalf("%s: wait: %v", id, err)
 		}
-		for _, exit := range []*task.WaitResponse{late, <-waited} {
+		for _, exit := range []*task.WaitResponse{late, <-early} {
 			if exit == nil {
 				continue
 			}
@@ -617,9 +634,6 @@ func TestTrap16And17SecondStartAndWaitOfAnExecWhoseFirstStartFailed(t *testing.T
 		if status := m.delete(id); status != c.status {
 			t.Errorf("%s: Delete says %d, want %d", id, status, c.status)
 		}
-	}
-	if m.shimPID() != neighbour {
-		t.Error("the shim is another one")
 	}
 	m.end()
 	events := m.told("/tasks/delete", "")
