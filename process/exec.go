@@ -111,7 +111,9 @@ func (p *Process) neverRan(cause error) error {
 	c := p.container
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.initGone && !errdefs.IsFailedPrecondition(cause) {
+	// It may have ended a moment ago, and not be known to.
+	ended := c.initGone || c.init.child.Ended()
+	if ended && !errdefs.IsFailedPrecondition(cause) {
 		cause = fmt.Errorf("%w (the container's init process has ended: %w)", cause, errdefs.ErrFailedPrecondition)
 	}
 	p.state.State = Stopped

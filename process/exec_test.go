@@ -181,19 +181,21 @@ func TestProcessOfAnExecWhoseStartFailedIsEnded(t *testing.T) {
 // The end of init while an exec is started is why that failed, and clients look
 // for its class.
 func TestExecThatFailsBecauseInitHasEndedSaysSo(t *testing.T) {
-	b := newBox(t, boxOptions{})
-	b.run()
+	b := newBox(t, boxOptions{init: "exit 3"})
+	b.create()
 	p := b.exec("unlucky", sleeps)
-	b.runtime.On(b.bundle, "exec", ocitest.Wait("go")+"fail 'cannot exec in a stopped container'")
-	starting := b.inBackground(p, OpStart, p.StartExec)
-	must(t, "kill", b.Init().Kill(syscall.SIGKILL, false))
-	eventually(t, "init is reaped", func() bool { return b.Container.State().InitGone })
-	b.runtime.Touch(b.bundle, "go")
-	if err := receive(t, "the answer", starting); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot exec in a stopped container") {
+	// As long as init's start is not answered, its end is not told, and not yet
+	// known to the exec's start.
+	b.runtime.After(b.bundle, "start", ocitest.Wait("go"))
+	starting := b.inBackground(b.Init(), OpStart, b.Start)
+	eventually(t, "init is reaped", func() bool { return b.Init().child.Ended() && stateOf(b.Init().State().PID) == 0 })
+	if err := p.StartExec(bounded(t)); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot exec in a stopped container") {
 		t.Errorf("error %v", err)
 	}
-	b.ends(128 + 9)
-	b.expect("create", "start", "exec-added/unlucky", "exit")
+	b.runtime.Touch(b.bundle, "go")
+	must(t, "start", receive(t, "the start's answer", starting))
+	b.ends(3)
+	b.expect("create", "exec-added/unlucky", "start", "exit")
 }
 
 // What a client asks before there are streams holds for those to come.

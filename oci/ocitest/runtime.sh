@@ -94,4 +94,5 @@ delete)
 	;;
 esac
 [ -e "$bundle/after-$command" ] && . "$bundle/after-$command"
+[ -e "$bundle/after-$called" ] && [ "$called" != "$command" ] && . "$bundle/after-$called"
 exit 0
