@@ -39,7 +39,40 @@ type Child struct {
 // launched and left to us. It must be called before the launch it came from
 // is ended (see Launching): until then nobody else reaps it, so the number
 // cannot have been given to another process. The owner calls Wait at once.
+//
+// A process that is no descendant of the shim is refused with ECHILD: it is
+// none of the launch's, and must not be waited for or signalled. One that the
+// launch has kept for its own child is taken: its end can be seen, though not
+// its status.
 func Adopt(pid int) (*Child, error) {
+	c, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ours(); err != nil && !descends(pid) {
+		c.release()
+		return nil, fmt.Errorf("process %d is none of the shim's: %w", pid, err)
+	}
+	return c, nil
+}
+
+// AdoptLeft is Adopt for the pid that a launch has told which then failed. What
+// it names may have been reaped by the launch itself, and the number may be a
+// stranger's by now: then the error is ECHILD.
+func AdoptLeft(pid int) (*Child, error) {
+	c, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ours(); err != nil {
+		c.release()
+		return nil, fmt.Errorf("adopt process %d, which a failed launch has named: %w", pid, err)
+	}
+	return c, nil
+}
+
+// open makes the caller the owner of a number, and the process behind it.
+func open(pid int) (*Child, error) {
 	family.own(pid)
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -50,20 +83,28 @@ func Adopt(pid int) (*Child, error) {
 	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
-// AdoptLeft is Adopt for the pid that a launch has told which then failed. What
-// it names may have been reaped by the launch itself, and the number may be a
-// stranger's by now: then the error is ECHILD.
-func AdoptLeft(pid int) (*Child, error) {
-	c, err := Adopt(pid)
-	if err != nil {
-		return nil, err
+// release gives back what open has taken.
+func (c *Child) release() {
+	c.Close()
+	family.disown(c.PID)
+}
+
+// maxDepth bounds the way up from a process to the shim.
+const maxDepth = 32
+
+// descends tells whether the shim is among the ancestors of a process.
+func descends(pid int) bool {
+	for range maxDepth {
+		parent, err := parentOf(pid)
+		if err != nil || parent <= 1 {
+			return false
+		}
+		if parent == os.Getpid() {
+			return true
+		}
+		pid = parent
 	}
-	if err := c.ours(); err != nil {
-		c.Close()
-		family.disown(pid)
-		return nil, fmt.Errorf("adopt process %d, which a failed launch has named: %w", pid, err)
-	}
-	return c, nil
+	return false
 }
 
 // ours is ECHILD when the process is not a child of the shim. It asks through

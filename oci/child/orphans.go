@@ -188,21 +188,31 @@ func now() uint64 {
 
 // bornAt is when a process, which may be a zombie, was forked: field 22 of
 // proc_pid_stat(5), on the same clock as now and rounded in the same way.
-func bornAt(pid int) (uint64, error) {
+func bornAt(pid int) (uint64, error) { return statField(pid, 22) }
+
+// parentOf is the pid of a process's parent.
+func parentOf(pid int) (int, error) {
+	parent, err := statField(pid, 4)
+	return int(parent), err
+}
+
+// statField reads a number of /proc/<pid>/stat by its place in the list of
+// proc_pid_stat(5).
+func statField(pid, place int) (uint64, error) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, err
 	}
-	return startTime(stat)
+	return field(stat, place)
 }
 
-// startTime finds field 22. The second field is the program's name in
-// parentheses, which may hold any byte.
-func startTime(stat []byte) (uint64, error) {
+// field finds one beyond the second, which is the program's name in parentheses
+// and may hold any byte.
+func field(stat []byte, place int) (uint64, error) {
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const first, wanted = 3, 22
-	if len(fields) <= wanted-first {
+	const first = 3
+	if len(fields) <= place-first {
 		return 0, fmt.Errorf("unexpected stat of a process: %q", stat)
 	}
-	return strconv.ParseUint(string(fields[wanted-first]), 10, 64)
+	return strconv.ParseUint(string(fields[place-first]), 10, 64)
 }

@@ -252,7 +252,7 @@ func TestStartTime(t *testing.T) {
 		{"17 (sh)" + strings.Replace(rest, "4242", "x", 1), 0, false},
 		{"17 (sh)" + strings.Replace(rest, "4242", "-1", 1), 0, false},
 	} {
-		got, err := startTime([]byte(c.stat))
+		got, err := field([]byte(c.stat), 22)
 		if got != c.want || (err == nil) != c.ok {
 			t.Errorf("%q: %d, %v", c.stat, got, err)
 		}
