@@ -16,8 +16,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Spec is what the client asked for: one URI for each stream, empty for none.
@@ -322,7 +325,15 @@ func (s *Streams) Close() error {
 	}
 	for _, l := range s.loggers {
 		l.endOfOutput()
-		linger(l.finish)
+		lingering.mu.Lock()
+		lingering.loggers = append(lingering.loggers, l)
+		lingering.mu.Unlock()
+		linger(func() {
+			l.finish()
+			lingering.mu.Lock()
+			defer lingering.mu.Unlock()
+			lingering.loggers = slices.DeleteFunc(lingering.loggers, func(other *logger) bool { return other == l })
+		})
 	}
 	return nil
 }
@@ -353,9 +364,10 @@ func closeFile(f **os.File) {
 
 // lingering is what goes on after Close.
 var lingering struct {
-	mu   sync.Mutex // guards what follows
-	n    int
-	none chan struct{} // closed when n gets 0; nil while nobody waits for that
+	mu      sync.Mutex // guards what follows
+	n       int
+	none    chan struct{} // closed when n gets 0; nil while nobody waits for that
+	loggers []*logger     // that are waited for
 }
 
 // linger does f, which must be bounded by others, in the background.
@@ -376,7 +388,8 @@ func linger(f func()) {
 }
 
 // Settle waits until everything that closed streams still have to pass on is
-// passed on, or until ctx ends. A shim calls it before it ends.
+// passed on, or until ctx ends; then the loggers that have not ended are killed.
+// A shim calls it before it ends: nobody would do that later.
 func Settle(ctx context.Context) error {
 	l := &lingering
 	l.mu.Lock()
@@ -392,6 +405,11 @@ func Settle(ctx context.Context) error {
 	case <-none:
 		return nil
 	case <-ctx.Done():
-		return errors.New("output of deleted containers is not taken by its clients")
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, logger := range l.loggers {
+		logger.command.Signal(unix.SIGKILL)
+	}
+	return errors.New("output of deleted containers is not taken by its clients or loggers")
 }
