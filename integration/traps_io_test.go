@@ -513,20 +513,26 @@ func TestTrap34LoggerThatIsNotReadyOrDoesNotEnd(t *testing.T) {
 		}()
 	}
 
-	stays := l.member("trap34-stays", args("sh", "-c", "echo line"))
-	path := logger(t, "exec 5>&-; echo $$ >$0.pid; exec $busybox sleep 1000")
-	stays.request.Stdout = "binary://" + path
-	stays.request.Stderr = stays.request.Stdout
-	stays.run()
-	stays.wait("")
-	deleted := time.Now()
-	stays.delete("")
-	if took := time.Since(deleted); took > 6*time.Second {
-		t.Errorf("Delete waited %s for a logger that does not end", took)
+	var loggers []string
+	for name, script := range map[string]string{"stays": "exec $busybox sleep 1000", "deaf": "trap '' TERM; while :; do $busybox sleep 0.1; done"} {
+		m := l.member("trap34-"+name, args("sh", "-c", "echo line"))
+		path := logger(t, "exec 5>&-; echo $$ >$0.pid; "+script)
+		loggers = append(loggers, path)
+		m.request.Stdout = "binary://" + path
+		m.request.Stderr = m.request.Stdout
+		m.run()
+		m.wait("")
+		deleted := time.Now()
+		m.delete("")
+		if took := time.Since(deleted); took > 6*time.Second {
+			t.Errorf("Delete waited %s for a logger that does not end", took)
+		}
+		m.shutdown()
+		defer m.clean()
 	}
-	stays.shutdown()
-	eventually(t, func() error { return aliveNot(pidIn(t, path+".pid")) })
-	stays.clean()
+	for _, path := range loggers {
+		eventually(t, func() error { return aliveNot(pidIn(t, path+".pid")) })
+	}
 
 	for _, a := range attempts {
 		err := <-a.err
