@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // namedIO asks for URIs as they are.
@@ -190,33 +191,62 @@ func TestLoggerThatFailsIsToldInItsOwnWords(t *testing.T) {
 	}
 }
 
-// What is no URI of an output is refused, and the class says that it is the
-// client's fault.
+// What is no URI of an output is refused, the class says that it is the client's
+// fault, and nothing is left of the container.
 func TestURIsThatAreNone(t *testing.T) {
 	t.Parallel()
-	d := sharedDaemon(t)
+	l := newLone(t)
+	m := l.member("no-uri").run()
+	joins := l.prepare("no-uri-tty", func(s *specs.Spec) { s.Process.Terminal = true }).boot()
+	bad := l.prepare("no-uri-2").boot()
 	dir := t.TempDir()
-	for _, uri := range []string{
+	list := []string{
 		"http://localhost/log", "tcp:1234", "relative/path", "file://relative", "file:///" + dir + "/log?query=1",
 		"file://" + dir, "fifo://" + dir, "binary://relative?a=b", "://", "file://%zz", dir,
-	} {
-		for name, creator := range map[string]cio.Creator{
-			"stdout": uris(uri, "", false), "stderr": uris("", uri, false), "terminal": uris(uri, "", true),
+	}
+	for i, uri := range list {
+		exec := m.execRequest(fmt.Sprint("e", i), "true")
+		exec.Stdout = uri
+		m.add(exec)
+		for name, try := range map[string]func() error{
+			"stdout": func() error {
+				bad.request.Stdout, bad.request.Stderr = uri, ""
+				_, err := bad.tryCreate(l.ctx)
+				return err
+			},
+			"stderr": func() error {
+				bad.request.Stdout, bad.request.Stderr = "", uri
+				_, err := bad.tryCreate(l.ctx)
+				return err
+			},
+			"terminal": func() error {
+				joins.request.Terminal, joins.request.Stdout = true, uri
+				_, err := joins.tryCreate(l.ctx)
+				return err
+			},
+			"exec": func() error { _, err := m.tryStart(exec.ExecID); return err },
 		} {
-			var more []oci.SpecOpts
-			if name == "terminal" {
-				more = append(more, oci.WithTTY)
-			}
-			b := newBox(t, d, "no-uri", forever, more...)
-			task, err := b.NewTask(b.ctx, creator)
-			if !errdefs.IsInvalidArgument(err) {
+			if err := try(); !errdefs.IsInvalidArgument(err) {
 				t.Errorf("%s to %q gives %v, want an invalid argument", name, uri, err)
 			}
-			if err == nil {
-				task.Delete(b.ctx, containerd.WithProcessKill)
-			}
-			b.cleanup()
 		}
+		m.delete(exec.ExecID)
 	}
-	nothingLeftOf(t, d, "no-uri")
+	for _, none := range []*member{bad, joins} {
+		none.shutdown()
+		none.clean()
+	}
+	m.end()
+
+	d := sharedDaemon(t)
+	b := newBox(t, d, "no-uri", forever)
+	task, err := b.NewTask(b.ctx, uris(list[0], list[0], false))
+	if !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a task with output to %q gives %v, want an invalid argument", list[0], err)
+	}
+	if err == nil {
+		task.Delete(b.ctx, containerd.WithProcessKill)
+	}
+	b.cleanup()
+	nothingLeftOf(t, d, b.ID())
 }
