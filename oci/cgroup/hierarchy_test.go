@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -171,15 +172,39 @@ func TestRestoreRefusesWhatItCannotKnow(t *testing.T) {
 	}
 }
 
-func TestEnableControllersIsForV2(t *testing.T) {
-	tr := newV1(t)
-	p := startIn(t, "sleep", true, tr.all()...)
-	if err := load(t, p.Process.Pid).EnableControllers(); err != nil {
-		t.Errorf("on V1: %v", err)
+// systemd makes a scope with the controllers that it was asked for; statistics
+// and OOM events need the others too.
+func TestEnableControllers(t *testing.T) {
+	tr := newGroup(t)
+	if !tr.onV2() {
+		p := startIn(t, "sleep", true, tr.all()...)
+		if err := load(t, p.Process.Pid).EnableControllers(); err != nil {
+			t.Errorf("on V1: %v", err)
+		}
+		_, s := newV2(t)
+		if err := restore(t, s).EnableControllers(); err != nil {
+			t.Errorf("on V2 without controllers: %v", err)
+		}
+		return
 	}
-	_, s := newV2(t)
-	if err := restore(t, s).EnableControllers(); err != nil {
-		t.Errorf("on V2 without controllers: %v", err)
+	inner := tr.nested(t, "inner")
+	p := prepareIn(t, "eat", inner.all()...)
+	g := load(t, p.Process.Pid)
+	if err := g.WatchOOM(func() {}); !errdefs.IsNotImplemented(err) {
+		t.Fatalf("a watch without the controller: %v", err)
+	}
+	for range 2 {
+		if err := g.EnableControllers(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inner.set(t, "", "memory.max", oomLimit)
+	p.begin(t)
+	p.mustEndBy(t, syscall.SIGKILL)
+	mustOOM(t, g, true)
+	tr.remove(t)
+	if err := g.EnableControllers(); err != nil {
+		t.Errorf("of a group that is gone: %v", err)
 	}
 }
 

@@ -137,8 +137,8 @@ func signalBatch(dir string, pids []int, signal syscall.Signal, signalled map[in
 		case err == nil:
 			fds = append(fds, fd)
 		case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			// Ended; or a number that is a thread's by now, which was EINVAL
-			// and is ENOENT since Linux 6.15.
+			// Ended; or a number that is a thread's by now, which is EINVAL or,
+			// on newer kernels (seen on 6.18), ENOENT.
 			fds = append(fds, -1)
 		default:
 			return 0, fmt.Errorf("pidfd_open %d: %w", pid, err)

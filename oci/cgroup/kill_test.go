@@ -174,8 +174,12 @@ func TestOtherSignalsWaitForTheThaw(t *testing.T) {
 // Passes over the list of processes never catch up with one that forks all the
 // time, and the container could not be stopped.
 func TestKillEndsAForkBomb(t *testing.T) {
-	tr := newV1(t)
-	tr.set(t, "pids", "pids.max", "300")
+	tr := newGroup(t)
+	controller := "pids"
+	if tr.onV2() {
+		controller = ""
+	}
+	tr.set(t, controller, "pids.max", "300")
 	bomb := startIn(t, "bomb", true, tr.all()...)
 	g := load(t, bomb.Process.Pid)
 	eventually(t, "the bomb to go off", func() bool {
@@ -225,7 +229,7 @@ func TestFreezeRefusesAGroupThatWeAreIn(t *testing.T) {
 // Between reading the list and opening a pidfd a number may have gone to a
 // stranger, or to a thread of one.
 func TestSignalDoesNotReachANumberThatIsNotListedAnyMore(t *testing.T) {
-	tr := newV1(t, "pids")
+	tr := newGroup(t)
 	stranger := startIn(t, "sleep", true)
 	task, err := os.ReadDir("/proc/self/task")
 	if err != nil || len(task) < 2 {
@@ -237,7 +241,7 @@ func TestSignalDoesNotReachANumberThatIsNotListedAnyMore(t *testing.T) {
 			numbers = append(numbers, tid)
 		}
 	}
-	fresh, err := signalBatch(tr.dirs["pids"], numbers, syscall.SIGKILL, map[int]struct{}{})
+	fresh, err := signalBatch(tr.all()[0], numbers, syscall.SIGKILL, map[int]struct{}{})
 	if err != nil || fresh != 0 {
 		t.Errorf("%d signalled, %v", fresh, err)
 	}

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 // line comes in on stdin, after the test has moved it, and says "ready" on
 // stdout when it has done what it is for.
 var childJobs = map[string]func(arg string){
-	"sleep": func(string) { ready(); select {} },
+	"sleep": func(string) { ready(); sleep() },
 	// spin uses as much processor time as arg says.
 	"spin": func(arg string) {
 		d, _ := time.ParseDuration(arg)
@@ -50,13 +50,13 @@ var childJobs = map[string]func(arg string){
 			used = time.Duration(r.Utime.Nano() + r.Stime.Nano())
 		}
 		ready()
-		select {}
+		sleep()
 	},
 	"use": func(arg string) {
 		n, _ := strconv.Atoi(arg)
 		hold = touch(n)
 		ready()
-		select {}
+		sleep()
 	},
 	// eat takes memory until it is killed.
 	"eat": func(string) { eat() },
@@ -69,7 +69,7 @@ var childJobs = map[string]func(arg string){
 			_ = c.Run()
 		}
 		ready()
-		select {}
+		sleep()
 	},
 	// stubborn ignores what can be ignored.
 	"stubborn": func(string) {
@@ -79,7 +79,7 @@ var childJobs = map[string]func(arg string){
 			}
 		}
 		ready()
-		select {}
+		sleep()
 	},
 	// count says ready again at each SIGUSR1, and ends at SIGTERM with arg plus
 	// how many of them there were.
@@ -116,6 +116,13 @@ func touch(n int) []byte {
 func eat() {
 	for {
 		hold = append(hold, touch(1<<20)...)
+	}
+}
+
+// sleep does not let the runtime think that nothing will ever happen again.
+func sleep() {
+	for {
+		time.Sleep(time.Hour)
 	}
 }
 
@@ -347,6 +354,29 @@ func killTree(dir string) {
 		return err
 	})
 }
+
+// newGroup makes a group with the controllers for memory, processes and
+// processor time, in whatever hierarchy this machine has them.
+func newGroup(t testing.TB) tree {
+	t.Helper()
+	if cgroups.Mode() != cgroups.Unified {
+		return newV1(t)
+	}
+	tr, _ := newV2(t)
+	tr.enable(t, filepath.Dir(tr.dirs[""]))
+	return tr
+}
+
+// enable makes V2's controllers available in the groups of a directory.
+func (tr tree) enable(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onV2 tells whether the tree is one directory in the unified hierarchy.
+func (tr tree) onV2() bool { return tr.dirs[""] != "" }
 
 // newV1 makes a group in the given v1 hierarchies, all that are mounted when
 // none is named.

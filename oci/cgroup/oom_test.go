@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
@@ -22,17 +23,17 @@ import (
 // oomLimit leaves room for this test binary with the race detector.
 const oomLimit = "134217728"
 
-// newOOM makes a V1 group with a limit on its memory.
+// newOOM makes a group with a limit on its memory.
 func newOOM(t testing.TB) tree {
 	t.Helper()
-	tr := newV1(t, "memory", "pids")
-	tr.limit(t)
-	return tr
-}
-
-func (tr tree) limit(t testing.TB) {
-	t.Helper()
+	tr := newGroup(t)
+	if tr.onV2() {
+		tr.set(t, "", "memory.max", oomLimit)
+		_ = writeFile(filepath.Join(tr.dirs[""], "memory.swap.max"), "0")
+		return tr
+	}
 	tr.set(t, "memory", "memory.limit_in_bytes", oomLimit)
+	return tr
 }
 
 func mustOOM(t testing.TB, g *Group, want bool) {
@@ -91,6 +92,9 @@ func TestKillByAnybodyElseIsNoOOM(t *testing.T) {
 // The limit of a group above ours is hit, and a neighbour pays for it.
 func TestNeighboursOOMIsNotOurs(t *testing.T) {
 	tr := newOOM(t)
+	if tr.onV2() {
+		tr.enable(t, tr.dirs[""])
+	}
 	ours, theirs := tr.nested(t, "ours"), tr.nested(t, "theirs")
 	p := startIn(t, "sleep", true, ours.all()...)
 	told := make(chan bool, 16)
@@ -99,11 +103,13 @@ func TestNeighboursOOMIsNotOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	startIn(t, "eat", false, theirs.all()...).mustEndBy(t, syscall.SIGKILL)
-	eventually(t, "the event that the kernel raises for us too", func() bool {
-		g.oom.mu.Lock()
-		defer g.oom.mu.Unlock()
-		return !g.oom.sign.IsZero()
-	})
+	if !tr.onV2() {
+		eventually(t, "the event that the kernel raises for us too", func() bool {
+			g.oom.mu.Lock()
+			defer g.oom.mu.Unlock()
+			return !g.oom.sign.IsZero()
+		})
+	}
 	mustOOM(t, g, false)
 	mustKills(t, g, 0)
 	// Now ours. If the neighbour's had been told too, it would come first.
@@ -149,6 +155,9 @@ func TestOOMOfAGroupThatIsGoneBeforeItIsReadIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := newOOM(t)
+			if tr.onV2() {
+				t.Skip("this machine has no v1 hierarchy")
+			}
 			p := prepareIn(t, "eat", tr.all()...)
 			g := load(t, p.Process.Pid)
 			w, err := newWatch(&g.oom, func() {})
@@ -164,6 +173,32 @@ func TestOOMOfAGroupThatIsGoneBeforeItIsReadIsTold(t *testing.T) {
 			mustKills(t, g, 1)
 		})
 	}
+}
+
+// The same on V2, where the counter of the group above tells the rest.
+func TestOOMOfAV2GroupThatIsGoneBeforeItIsReadIsTold(t *testing.T) {
+	above := newOOM(t)
+	if !above.onV2() {
+		t.Skip("this machine has no controllers in its v2 hierarchy")
+	}
+	above.enable(t, above.dirs[""])
+	tr := above.nested(t, "group")
+	p := prepareIn(t, "eat", tr.all()...)
+	g := load(t, p.Process.Pid)
+	w, err := newWatch(&g.oom, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.look()
+	p.begin(t)
+	p.mustEndBy(t, syscall.SIGKILL)
+	if heard, err := w.wait(20 * time.Second); !heard || err != nil {
+		t.Fatalf("%v, %v", heard, err)
+	}
+	tr.remove(t)
+	mustOOM(t, g, true)
+	mustOOM(t, g, false)
+	mustKills(t, g, 1)
 }
 
 // pending is how many signals of a V1 watch nobody has heard.
@@ -203,11 +238,13 @@ func TestRemovalIsNoOOM(t *testing.T) {
 	p.Process.Kill()
 	p.mustEnd(t)
 	tr.remove(t)
-	eventually(t, "the kernel's farewell", func() bool {
-		g.oom.mu.Lock()
-		defer g.oom.mu.Unlock()
-		return g.oom.farewells > 0
-	})
+	if !tr.onV2() { // which tells nobody
+		eventually(t, "the kernel's farewell", func() bool {
+			g.oom.mu.Lock()
+			defer g.oom.mu.Unlock()
+			return g.oom.farewells > 0
+		})
+	}
 	mustOOM(t, g, false)
 	mustKills(t, g, 0)
 	if len(told) != 0 {
@@ -328,14 +365,18 @@ func TestWatchEndsWithTheGroup(t *testing.T) {
 }
 
 func TestGroupWithoutMemoryControllerHasNoOOM(t *testing.T) {
-	tr := newV1(t, "pids")
-	own := "/" + filepath.Base(tr.dirs["pids"])
 	_, v2 := newV2(t)
-	for name, s := range map[string]State{
-		"v1 without":         {Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own}},
-		"v1, the host's own": {Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own, "memory": "/"}},
-		"v2 without":         v2,
-	} {
+	if _, err := os.Lstat(filepath.Join(v2.Root, v2.Paths[""], "memory.events")); err == nil {
+		t.Skip("the v2 hierarchy has the controller")
+	}
+	groups := map[string]State{"v2": v2}
+	if cgroups.Mode() != cgroups.Unified {
+		tr := newV1(t, "pids")
+		own := "/" + filepath.Base(tr.dirs["pids"])
+		groups["v1"] = State{Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own}}
+		groups["v1, the host's own"] = State{Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own, "memory": "/"}}
+	}
+	for name, s := range groups {
 		g := restore(t, s)
 		mustOOM(t, g, false)
 		mustKills(t, g, 0)

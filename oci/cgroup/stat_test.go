@@ -15,20 +15,31 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestLoadStatPIDsKillOnV1(t *testing.T) {
-	tr := newV1(t)
+// figures are what samples of both kinds tell.
+type figures struct{ memory, anonymous, pids, cpu uint64 }
+
+func figuresOf(t testing.TB, sample any) figures {
+	t.Helper()
+	switch m := sample.(type) {
+	case *stats1.Metrics:
+		return figures{m.Memory.GetUsage().GetUsage(), m.Memory.GetRSS(), m.Pids.GetCurrent(), m.CPU.GetUsage().GetTotal()}
+	case *stats2.Metrics:
+		return figures{m.Memory.GetUsage(), m.Memory.GetAnon(), m.Pids.GetCurrent(), m.CPU.GetUsageUsec() * 1000}
+	}
+	t.Fatalf("a sample of type %T", sample)
+	return figures{}
+}
+
+func TestLoadStatPIDsKill(t *testing.T) {
+	tr := newGroup(t)
 	p := startIn(t, "use:33554432", true, tr.all()...)
 	g := load(t, p.Process.Pid)
 	s, err := g.Stat()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := s.(*stats1.Metrics)
-	if m.Memory == nil || m.Memory.Usage.Usage < 32<<20 || m.Memory.RSS < 32<<20 {
-		t.Errorf("memory: %+v", m.Memory)
-	}
-	if m.Pids == nil || m.Pids.Current == 0 || m.CPU.Usage.Total == 0 {
-		t.Errorf("pids %+v cpu %+v", m.Pids, m.CPU)
+	if f := figuresOf(t, s); f.memory < 32<<20 || f.anonymous < 32<<20 || f.pids == 0 || f.cpu == 0 {
+		t.Errorf("%+v", f)
 	}
 	pids, err := g.PIDs()
 	if err != nil || !slices.Equal(pids, []int{p.Process.Pid}) {
@@ -54,7 +65,7 @@ func TestLoadStatPIDsKillOnV1(t *testing.T) {
 }
 
 func TestStatFollowsWhatTheGroupUses(t *testing.T) {
-	tr := newV1(t)
+	tr := newGroup(t)
 	p := prepareIn(t, "spin:50ms", tr.all()...)
 	g := load(t, p.Process.Pid)
 	before, err := g.Stat()
@@ -67,8 +78,7 @@ func TestStatFollowsWhatTheGroupUses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := after.(*stats1.Metrics).CPU.Usage.Total - before.(*stats1.Metrics).CPU.Usage.Total
-	if used < 40e6 {
+	if used := figuresOf(t, after).cpu - figuresOf(t, before).cpu; used < 40e6 {
 		t.Errorf("%d ns of processor time counted for a process that used 50 ms", used)
 	}
 }
@@ -148,27 +158,32 @@ func TestStatOfAGroupThatIsGoneAndWasNeverRead(t *testing.T) {
 
 // A host without a controller is no error: the rest counts.
 func TestStatWithoutSomeControllers(t *testing.T) {
-	tr := newV1(t, "pids", "cpuacct")
-	p := startIn(t, "spin:10ms", true, tr.all()...)
-	own := "/" + filepath.Base(tr.dirs["pids"])
-	g := restore(t, State{Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own, "cpuacct": own}})
-	s, err := g.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m := s.(*stats1.Metrics); m.Memory != nil || m.Pids.GetCurrent() == 0 || m.CPU.GetUsage().GetTotal() == 0 {
-		t.Errorf("%+v", m)
-	}
-	_ = p
-
-	tr, state := newV2(t) // has none at all
-	startIn(t, "spin:10ms", true, tr.all()...)
-	if s, err = restore(t, state).Stat(); err != nil {
-		t.Fatal(err)
-	}
-	if m := s.(*stats2.Metrics); m.Memory.GetUsage() != 0 || m.CPU.GetUsageUsec() == 0 {
-		t.Errorf("%+v", m)
-	}
+	t.Run("v1", func(t *testing.T) {
+		tr := newV1(t, "pids", "cpuacct")
+		startIn(t, "spin:10ms", true, tr.all()...)
+		own := "/" + filepath.Base(tr.dirs["pids"])
+		g := restore(t, State{Mode: V1, Root: tr.root, Paths: map[string]string{"pids": own, "cpuacct": own}})
+		s, err := g.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := figuresOf(t, s); f.memory != 0 || f.pids == 0 || f.cpu == 0 {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("v2", func(t *testing.T) {
+		tr, state := newV2(t)
+		inner := tr.nested(t, "without")
+		state.Paths[""] += "/without"
+		startIn(t, "spin:10ms", true, inner.all()...)
+		s, err := restore(t, state).Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := figuresOf(t, s); f.memory != 0 || f.cpu == 0 {
+			t.Errorf("%+v", f)
+		}
+	})
 }
 
 func TestStatOnV2IsThatOfItsFiles(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -56,11 +57,15 @@ func TestWaitEndsWithItsContextAndCanBeAskedAgain(t *testing.T) {
 }
 
 func TestProgramThatCannotBeRunIsNoLaunch(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, launch := range map[string]func(*exec.Cmd) (*Command, error){"Start": Start, "Spawn": Spawn} {
 		if _, err := launch(exec.Command("/nonexistent")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := launch(exec.Command("/etc/passwd")); !errors.Is(err, os.ErrPermission) {
+		if _, err := launch(exec.Command(plain)); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

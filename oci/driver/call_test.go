@@ -415,6 +415,25 @@ func TestSpecOfAnExecStaysInTheBundle(t *testing.T) {
 	}
 }
 
+// Exec ids are part of file names. Stock's exec "init" takes the pid file of the
+// container's init process (trap 20 of the protocol's list).
+func TestExecOfAnyIDLeavesTheBundlesFilesAlone(t *testing.T) {
+	s := newScripted(t, `echo 2 >"$pidfile"`)
+	write(t, s.bundle.InitPidFile(), "1")
+	write(t, s.bundle.Path("options.json"), "{}")
+	for _, id := range []string{"init", "options", "exit", "config"} {
+		if pid, err := s.Exec(t.Context(), container, id, specs.Process{}, null(t)); pid != 2 || err != nil {
+			t.Errorf("exec %s: %d, %v", id, pid, err)
+		}
+	}
+	if pid := readNumber(t, s.bundle.InitPidFile()); pid != 1 {
+		t.Errorf("init.pid names %d", pid)
+	}
+	s.mustLeave(t, "init.pid", "options.json")
+	os.Remove(s.bundle.InitPidFile())
+	os.Remove(s.bundle.Path("options.json"))
+}
+
 // What the runtime is called with, in each call.
 func TestArguments(t *testing.T) {
 	options := oci.Options{Root: "/r", NoPivotRoot: true, NoNewKeyring: true, SystemdCgroup: true, CriuImagePath: "/i", CriuWorkPath: "/w"}
