@@ -91,10 +91,7 @@ func (c *copier) rest() {
 
 // pending is what was read but not yet taken by the other side. It is empty
 // nearly always: a chunk is read only when there is room for it.
-type pending struct {
-	mu    sync.Mutex // State reads it while the pump runs
-	bytes []byte
-}
+type pending struct{ bytes []byte }
 
 // write passes b on; what the other side does not take now is kept. A sink that
 // fails loses what it was given: the process must not stop because of it.
@@ -131,19 +128,10 @@ func (k *pending) flushNow(p *pump) bool {
 }
 
 func (k *pending) set(b []byte) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if len(b) == 0 {
 		b = nil
 	}
 	k.bytes = b
-}
-
-// copied returns a copy of what is kept.
-func (k *pending) copied() []byte {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return append([]byte(nil), k.bytes...)
 }
 
 // pollBoth asks with one call whether there is something to read in src,
