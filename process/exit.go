@@ -127,27 +127,3 @@ func (c *Container) execGone() {
 		c.execsGone = nil
 	}
 }
-
-// checkOOM tells an OOM kill that was not told yet, and whether there ever was
-// one.
-func (c *Container) checkOOM() bool {
-	c.mu.Lock()
-	group := c.cgroup
-	c.mu.Unlock()
-	if group == nil {
-		return false
-	}
-	fresh, err := group.OOMSince()
-	if err != nil {
-		c.log("container %s: read OOM counter: %v", c.ID, err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if fresh && c.init.state.State != Deleted {
-		c.oom = true
-		if c.init.launched { // else it is told with the creation, if that succeeds
-			c.tell(Event{Kind: OutOfMemory})
-		}
-	}
-	return c.oom
-}

@@ -51,3 +51,32 @@ type ContainerState struct {
 	Init   ProcessState
 	Execs  []ProcessState `json:",omitempty"`
 }
+
+// State of the container and its processes.
+func (c *Container) State() ContainerState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ContainerState{
+		ID: c.ID, Namespace: c.namespace, Bundle: c.bundle, Options: c.options,
+		Annotations: c.annotations, OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
+		Init: c.init.fullState(),
+	}
+	if c.cgroup != nil {
+		state := c.cgroup.State()
+		s.Cgroup = &state
+	}
+	for _, p := range c.execs {
+		s.Execs = append(s.Execs, p.fullState())
+	}
+	return s
+}
+
+// fullState includes that of the streams; the caller holds c.mu.
+func (p *Process) fullState() ProcessState {
+	s := p.state
+	if p.streams != nil {
+		streams := p.streams.State()
+		s.Streams = &streams
+	}
+	return s
+}
