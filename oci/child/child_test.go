@@ -136,7 +136,7 @@ func catches(pid int, signal syscall.Signal) bool {
 	return false
 }
 
-func TestAdoptOfNoProcessFailsAndOwnsNothing(t *testing.T) {
+func TestAdoptOfNoneOfOursFailsAndOwnsNothing(t *testing.T) {
 	c := launchOne(t, "exit 0")
 	if _, err := c.Wait(); err != nil {
 		t.Fatal(err)
@@ -149,9 +149,14 @@ func TestAdoptOfNoProcessFailsAndOwnsNothing(t *testing.T) {
 			t.Errorf("adopt of pid %d succeeded", pid)
 		}
 	}
+	for _, pid := range []int{1, os.Getppid(), os.Getpid()} {
+		if _, err := Adopt(pid); !errors.Is(err, unix.ECHILD) {
+			t.Errorf("adopt of the stranger %d: %v", pid, err)
+		}
+	}
 	family.mu.Lock()
 	defer family.mu.Unlock()
-	for _, pid := range []int{c.PID, 0, -1} {
+	for _, pid := range []int{c.PID, 0, -1, 1, os.Getppid(), os.Getpid()} {
 		if family.owned[pid] != 0 {
 			t.Errorf("pid %d is still owned: the next process of that number would stay a zombie", pid)
 		}
