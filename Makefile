@@ -42,7 +42,7 @@ demo:
 test: test-unit test-integration test-v2
 
 test-unit: setup
-	go test -race -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
+	go test -race -count 1 -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
 
 # In the folder and without a package list, go test shows what the tests write
 # while they run.
