@@ -49,11 +49,15 @@ func (c Call) Start(stdin io.Reader, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	group, err := groupOf(bundle, c.ID)
+	if err != nil {
+		return err
+	}
 	dir, err := socketDir(p.socketDir)
 	if err != nil {
 		return err
 	}
-	socket := socketPath(dir, c.Address, c.Namespace, groupOf(bundle, c.ID))
+	socket := socketPath(dir, c.Address, c.Namespace, group)
 
 	held, err := lockSocket(socket, startLockWait)
 	if err != nil {
@@ -146,20 +150,21 @@ var groupAnnotations = []string{
 }
 
 // groupOf returns the group whose containers share one shim. A container
-// without one, or a sandbox without a spec, is a group of its own. So is one
-// whose spec cannot be read: what is wrong with it is told by Create, whose
-// errors have a class.
-func groupOf(bundle oci.Bundle, id string) string {
+// without one, or a sandbox without a spec, is a group of its own.
+func groupOf(bundle oci.Bundle, id string) (string, error) {
 	spec, err := bundle.ReadSpec()
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil
+	}
 	if err != nil {
-		return id
+		return "", err
 	}
 	for _, key := range groupAnnotations {
 		if group := spec.Annotations[key]; group != "" {
-			return group
+			return group, nil
 		}
 	}
-	return id
+	return id, nil
 }
 
 // listenOrJoin returns a new listener on the socket of the group, or none
