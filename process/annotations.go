@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/containerd/errdefs"
 )
 
@@ -81,5 +82,5 @@ func (c *Container) handOver() bool {
 	case stdioCopy:
 		return false
 	}
-	return !c.runtime.Checkpoints()
+	return !driver.CanCheckpoint()
 }

@@ -52,6 +52,7 @@ type Container struct {
 	options         oci.Options
 	runtime         *driver.Runtime
 	ownPIDNamespace bool
+	cgroupsPath     string
 
 	// mu guards what follows and the processes. It is never held over a call
 	// to the OCI runtime.

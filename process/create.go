@@ -39,6 +39,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	}
 	c.mu.Lock()
 	c.ownPIDNamespace = spec.OwnPIDNamespace()
+	c.cgroupsPath = spec.Linux.CgroupsPath
 	c.options.SystemdCgroup = c.options.SystemdCgroup || spec.SystemdCgroup()
 	c.runtime = driver.New(c.bundle, c.namespace, c.options)
 	c.mu.Unlock()
@@ -89,6 +90,10 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 				return
 			}
 			os.Remove(c.bundle.InitPidFile()) // which would name a stranger one day
+			// A runtime that was killed may not have noted that it made one.
+			if err := cgroup.RemoveEmpty(c.cgroupsPath, c.bounds().Killed); err != nil {
+				c.log("container %s: undo its creation: %v", c.ID, err)
+			}
 		})
 	}
 	if err != nil {
@@ -120,7 +125,7 @@ func leftNothing(err error) bool {
 
 func (c *Container) stdioOptions(direct bool) stdio.Options {
 	return stdio.Options{
-		Direct:      direct && !driver.CanCheckpoint(),
+		Direct:      direct,
 		UID:         int(c.options.IOUID),
 		GID:         int(c.options.IOGID),
 		Dir:         string(c.bundle),

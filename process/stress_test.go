@@ -18,7 +18,7 @@ import (
 // when they are told to. Stock loses exits then (#12678, #13849, #13814), or tells
 // them in the wrong order.
 func TestNoExitIsLostAndEventsAreInOrderUnderLoad(t *testing.T) {
-	containers, atOnce := 300, 16
+	containers, atOnce := 200, 16
 	if testing.Short() {
 		containers = 24
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/errdefs"
 )
@@ -103,6 +104,35 @@ func stateV1(controllers map[string]string, unified string) (State, error) {
 		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)
 	}
 	return s, nil
+}
+
+// find returns the group of a path that is the same in all hierarchies, as far as
+// these have it.
+func find(path string) (*Group, error) {
+	if cgroups.Mode() == cgroups.Unified {
+		s, err := stateV2(unifiedMount, path)
+		if err != nil {
+			return nil, err
+		}
+		g, err := open(s)
+		if err != nil && g != nil {
+			g.Close()
+		}
+		return g, err
+	}
+	mounts, err := readV1Mounts()
+	if err != nil {
+		return nil, err
+	}
+	paths := make(map[string]string, len(mounts.tops))
+	for name, top := range mounts.tops {
+		paths[name] = filepath.Join(top, path)
+	}
+	s, err := stateV1(paths, path)
+	if err != nil {
+		return nil, err
+	}
+	return open(s)
 }
 
 // belowTop is the path of a cgroup as seen below a mount of the cgroup top.

@@ -5,13 +5,36 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
+
+// RemoveEmpty removes the group that the runtime spec's cgroupsPath names, as
+// Remove does, if there is one and nothing runs in it. A path for systemd is left
+// to systemd, which removes what is empty by itself.
+func RemoveEmpty(cgroupsPath string, limit time.Duration) error {
+	if !filepath.IsAbs(cgroupsPath) || filepath.Clean(cgroupsPath) == "/" {
+		return nil
+	}
+	g, err := find(cgroupsPath)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", cgroupsPath, err)
+	}
+	defer g.Close()
+	if pids, err := g.PIDs(); err != nil || len(pids) > 0 {
+		return err
+	}
+	return g.Remove(limit)
+}
 
 // Remove removes the group and those nested in it, in every hierarchy. What is
 // gone is no error. A group is busy until the last of its processes has been

@@ -71,15 +71,6 @@ type RestoreOptions struct {
 	ParentPath string
 }
 
-// Checkpoints tells whether checkpoints can be made on this host: whether CRIU
-// is there. It is looked for once.
-func (r *Runtime) Checkpoints() bool { return haveCriu() }
-
-var haveCriu = sync.OnceValue(func() bool {
-	_, err := exec.LookPath("criu")
-	return err == nil
-})
-
 // Checkpoint writes the running or paused container to an image. When that
 // fails, CRIU's log is kept in the bundle and its last error is told.
 func (r *Runtime) Checkpoint(ctx context.Context, id string, o CheckpointOptions) (err error) {
