@@ -101,7 +101,7 @@ func TestFileTakesTheOutputOfATerminal(t *testing.T) {
 const recorder = `log=$1
 {
 	for arg; do echo "arg $arg"; done
-	$busybox tr '\\0' '\\n' </proc/$$/environ | $busybox sort
+	$busybox tr '\0' '\n' </proc/$$/environ | $busybox sort
 } >>$log.call
 %s
 $busybox cat <&3 >>$log.out & $busybox cat <&4 >>$log.err
