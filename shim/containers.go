@@ -97,12 +97,17 @@ func (c *containers) expect(id string, limit time.Duration) bool {
 	if timer := c.expected[id]; timer != nil {
 		timer.Stop()
 	}
-	c.expected[id] = time.AfterFunc(limit, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(limit, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if c.expected[id] != timer {
+			return // it has come, or is expected for longer, a moment ago
+		}
 		delete(c.expected, id)
 		c.endIfAsked()
 	})
+	c.expected[id] = timer
 	return true
 }
 

@@ -72,7 +72,9 @@ func Serve(d bootstrap.Daemon) error {
 		server.Register("containerd.task."+version+".Task", tasks.methods())
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
+	// Caught and forgotten: signals that are ignored stay so in containers and
+	// loggers, a caught one is theirs as usual.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
 
 	failed := make(chan error, 1)

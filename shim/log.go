@@ -22,6 +22,7 @@ type log struct {
 	mu   sync.Mutex // guards what follows
 	fd   int        // 0 is none
 	lost int
+	torn bool // the last line was taken in part
 }
 
 // openLog opens the bundle's log. It is opened for reading too, so that there
@@ -71,15 +72,14 @@ func (l *log) write(level, format string, args ...any) {
 	}
 	line := "time=" + strconv.Quote(time.Now().Format(timeFormat)) + " level=" + level +
 		" msg=" + strconv.Quote(message) + " runtime=" + l.runtime + "\n"
-	n, err := unix.Write(l.fd, []byte(line))
-	switch {
-	case err != nil:
-		l.lost++
-	case n < len(line):
-		// A pipe takes up to PIPE_BUF bytes as a whole, longer lines in part.
-		unix.Write(l.fd, []byte("\n"))
-		l.lost = 0
-	default:
-		l.lost = 0
+	if l.torn {
+		line = "\n" + line
 	}
+	n, err := unix.Write(l.fd, []byte(line))
+	if err != nil {
+		l.lost++
+		return
+	}
+	// A pipe takes up to PIPE_BUF bytes as a whole, longer lines in part.
+	l.lost, l.torn = 0, n < len(line)
 }
