@@ -4,7 +4,6 @@ package integration
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -121,7 +120,7 @@ func TestOOMIsToldOncePerBurst(t *testing.T) {
 	if n < 1 || n > 1+int(took/(200*time.Millisecond)) {
 		t.Errorf("%d kills in %s are told %d times:\n%s", kills, took, n, eventLines(events))
 	}
-	if last := indexOf(events, "/tasks/exit", ""); slices.ContainsFunc(events[last:], func(e daemon.Event) bool { return e.Topic == "/tasks/oom" }) {
+	if last := max(0, indexOf(events, "/tasks/exit", "")); ooms(events[last:]) > 0 {
 		t.Errorf("an OOM is told after the exit:\n%s", eventLines(events))
 	}
 }
