@@ -215,8 +215,10 @@ func (l *lone) prepareIn(bundle, id string, change ...func(*specs.Spec)) *member
 	m := &member{lone: l, id: id, bundle: bundle, program: shimProgram()}
 	m.options.BinaryName = programs.Runc
 	m.request = &task.CreateTaskRequest{ID: id, Bundle: bundle}
-	if err := os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o711); err != nil {
-		l.t.Fatal(err)
+	for _, folder := range []string{"rootfs", "work"} {
+		if err := os.MkdirAll(filepath.Join(bundle, folder), 0o711); err != nil {
+			l.t.Fatal(err)
+		}
 	}
 	spec := l.spec(id)
 	for _, c := range change {
@@ -567,9 +569,14 @@ func (m *member) deleteAction() (*task.DeleteResponse, error) {
 }
 
 // finish deletes a container that has ended, and the shim if it is its last.
+// Stock loses what it has not told when it ends; TestTrap14 and TestTrap15 are
+// strict.
 func (m *member) finish() int {
 	m.t.Helper()
 	status := m.delete("")
+	if onStock() {
+		m.told("/tasks/delete", "")
+	}
 	m.shutdown()
 	m.clean()
 	return status
