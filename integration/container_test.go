@@ -287,6 +287,19 @@ func catches(t *testing.T, pid uint32, signal syscall.Signal) {
 	})
 }
 
+// runs waits until a process runs a program. For a moment an exec that was
+// started is the OCI runtime's own program yet, which treats signals its own way.
+func runs(t *testing.T, pid uint32, program string) {
+	t.Helper()
+	eventually(t, func() error {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err == nil && string(name) != program+"\n" {
+			err = fmt.Errorf("process %d runs %q, not yet %s", pid, name, program)
+		}
+		return err
+	})
+}
+
 // alive says whether there is a process with that pid, which is not a zombie.
 func alive(pid int) error {
 	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {

@@ -32,10 +32,11 @@ func (e Event) String() string {
 // Events are the task events of the daemon's namespace, in the order in which
 // containerd tells them, from Subscribe until its context ends.
 type Events struct {
-	mu    sync.Mutex
-	list  []Event
-	err   error
-	grown chan struct{} // closed and replaced with each event and at the end
+	mu       sync.Mutex
+	list     []Event
+	messages []any // of containerd's events API, one for each of list
+	err      error
+	grown    chan struct{} // closed and replaced with each event and at the end
 }
 
 // probe is the topic of the event that shows that a subscription stands.
@@ -87,24 +88,24 @@ func (e *Events) take(messages <-chan *events.Envelope, failed <-chan error, sta
 				}
 				continue
 			}
-			event, err := decode(m.Topic, m.Event)
-			e.add(event, err)
+			e.add(decode(m.Topic, m.Event))
 		case err := <-failed:
 			if err == nil {
 				err = context.Canceled
 			}
-			e.add(Event{}, err)
+			e.add(Event{}, nil, err)
 			return
 		}
 	}
 }
 
 // add appends an event, or notes why there will be no more.
-func (e *Events) add(event Event, err error) {
+func (e *Events) add(event Event, message any, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
 		e.list = append(e.list, event)
+		e.messages = append(e.messages, message)
 	} else if e.err == nil {
 		e.err = err
 	}
@@ -120,6 +121,19 @@ func (e *Events) Of(container string) []Event {
 	for _, event := range e.list {
 		if event.ContainerID == container {
 			list = append(list, event)
+		}
+	}
+	return list
+}
+
+// Messages are all that containerd told with the events of Of.
+func (e *Events) Messages(container string) []any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []any
+	for i, event := range e.list {
+		if event.ContainerID == container {
+			list = append(list, e.messages[i])
 		}
 	}
 	return list
@@ -148,11 +162,11 @@ func (e *Events) Until(ctx context.Context, container string, enough func([]Even
 	}
 }
 
-// decode turns a message of containerd into an Event.
-func decode(topic string, any typeurl.Any) (Event, error) {
-	message, err := typeurl.UnmarshalAny(any)
+// decode turns what containerd tells into an Event and its message.
+func decode(topic string, packed typeurl.Any) (Event, any, error) {
+	message, err := typeurl.UnmarshalAny(packed)
 	if err != nil {
-		return Event{}, fmt.Errorf("event %s: %w", topic, err)
+		return Event{}, nil, fmt.Errorf("event %s: %w", topic, err)
 	}
 	event := Event{Topic: topic}
 	switch m := message.(type) {
@@ -183,5 +197,5 @@ func decode(topic string, any typeurl.Any) (Event, error) {
 	case *apievents.TaskCheckpointed:
 		event.ContainerID = m.ContainerID
 	}
-	return event, nil
+	return event, message, nil
 }

@@ -68,7 +68,6 @@ func (s *Sink) Stop() error {
 
 // Forward is the RPC by which shims hand an event over.
 func (s *Sink) Forward(_ context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
-	event, err := decode(r.Envelope.Topic, r.Envelope.Event)
-	s.add(event, err)
+	s.add(decode(r.Envelope.Topic, r.Envelope.Event))
 	return &emptypb.Empty{}, nil
 }
