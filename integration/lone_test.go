@@ -64,12 +64,12 @@ func within(t *testing.T, limit time.Duration) context.Context {
 }
 
 // rounds counts up to n, to provoke what happens once in a while. On a slow
-// machine it stops when budget is used up, but not before the fifth.
+// machine it stops when budget is used up, but not before the third.
 func rounds(t *testing.T, n int, budget time.Duration) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		began := time.Now()
 		for i := range n {
-			if i >= 5 && time.Since(began) > budget {
+			if i >= 3 && time.Since(began) > budget {
 				t.Logf("%d of %d rounds in %s", i, n, budget)
 				return
 			}

@@ -23,7 +23,7 @@ func scripted(t *testing.T, body string) string {
 	text := fmt.Sprintf(`#!%[1]s sh
 busybox=%[1]s
 runc() { %[2]s "$@"; }
-dead() { while $busybox grep -q '^State:.[^ZX]' /proc/$1/status 2>/dev/null; do $busybox usleep 1000; done; }
+dead() { while $busybox grep -q '^State:.[^ZX]' /proc/$1/status 2>/dev/null || [ $($busybox ls /proc/$1/task 2>/dev/null | $busybox wc -l) -gt 1 ]; do $busybox usleep 1000; done; }
 command= pidfile= last=
 for a; do
 	case $last in

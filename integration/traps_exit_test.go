@@ -539,7 +539,9 @@ func TestTrap15EventsAreKeptWhileContainerdIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	lastID := fmt.Sprint("e", execs-1)
-	m.told("/tasks/exec-added", lastID)
+	if _, err := l.sink.Until(l.ctx, m.id, func(list []daemon.Event) bool { return indexOf(list, "/tasks/exec-added", lastID) >= 0 }); err != nil {
+		t.Fatal("the last of the events does not come")
+	}
 	var added []string
 	for _, e := range l.sink.Of(m.id) {
 		if e.Topic == "/tasks/exec-added" && strings.HasPrefix(e.ExecID, "e") {

@@ -50,7 +50,8 @@ func (s *Sink) Listen() error {
 	return nil
 }
 
-// Stop goes away as a containerd does that is killed: connections end.
+// Stop goes away: connections end. Events that have been taken are answered
+// before, so that nobody sends them again.
 func (s *Sink) Stop() error {
 	s.mu.Lock()
 	server := s.server
@@ -59,7 +60,9 @@ func (s *Sink) Stop() error {
 	if server == nil {
 		return nil
 	}
-	err := server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), readyTime)
+	defer cancel()
+	err := errors.Join(server.Shutdown(ctx), server.Close())
 	if gone := os.Remove(s.path); gone != nil && !errors.Is(gone, os.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}
