@@ -176,7 +176,7 @@ func TestTerminalIsAttachedAgain(t *testing.T) {
 	}
 	for i, size := range [][2]uint16{{25, 81}, {26, 82}} {
 		again := onTerminal(t, d.Ctr(ctx, "tasks", "attach", id), size[0], size[1])
-		again.write(untilSize(int(size[0]), int(size[1])) + fmt.Sprintf("n=$((n+1)); echo attached $n\n"))
+		again.write(untilSize(int(size[0]), int(size[1])) + "n=$((n+1)); echo attached $n\n")
 		again.expect(fmt.Sprintf("attached %d", i+1))
 		if i == 0 {
 			again.cmd.Process.Kill() // the window is closed
