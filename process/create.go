@@ -71,7 +71,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 // hold of all that belongs to it.
 func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
-	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(c.handOver()))
+	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(c.handOver(), false))
 	if err != nil {
 		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
 	}
@@ -123,9 +123,10 @@ func leftNothing(err error) bool {
 	return err != nil && (driver.NotRun(err) || strings.Contains(err.Error(), "already exists"))
 }
 
-func (c *Container) stdioOptions(direct bool) stdio.Options {
+func (c *Container) stdioOptions(direct, drainFirst bool) stdio.Options {
 	return stdio.Options{
 		Direct:      direct,
+		DrainFirst:  drainFirst,
 		UID:         int(c.options.IOUID),
 		GID:         int(c.options.IOGID),
 		Dir:         string(c.bundle),

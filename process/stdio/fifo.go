@@ -108,7 +108,9 @@ func pipeFromChild(name string, o Options) (ours, childs *os.File, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	grow(fds[1])
+	if o.DrainFirst {
+		grow(fds[1])
+	}
 	if childs, err = newEnd(fds[1], name, true); err != nil {
 		unix.Close(fds[0])
 		return nil, nil, err

@@ -167,7 +167,9 @@ func (s *Streams) openSink(name string, t target) (*end, error) {
 	return endOf(null), nil
 }
 
-// holdFIFO holds a read end of a client's FIFO and makes it large.
+// holdFIFO holds a read end of a client's FIFO. It stays as large as it is: when a
+// client learns that the process has ended, what is in there may not have been
+// read yet, and containerd's Go client throws it away in Task.Delete.
 func (s *Streams) holdFIFO(name string, t target) (*node, error) {
 	n, err := lookupFIFO(name, t.path)
 	if err != nil {
@@ -179,7 +181,6 @@ func (s *Streams) holdFIFO(name string, t target) (*node, error) {
 		return nil, err
 	}
 	s.holds = append(s.holds, hold)
-	grow(int(hold.Fd()))
 	return n, nil
 }
 

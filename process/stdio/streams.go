@@ -36,6 +36,11 @@ type Spec struct {
 type Options struct {
 	// Direct allows the process to be given the client's FIFOs themselves.
 	Direct bool
+	// DrainFirst tells that the client asks for the end of the output (Drain)
+	// before it stops reading it, as containerd's does for execs. Then the pipe
+	// between process and shim is as large as the host allows, and Drain waits for
+	// the client to have read all.
+	DrainFirst bool
 	// UID and GID own the pipes that are made, so that the container's user
 	// can open /dev/stdout anew.
 	UID, GID int
@@ -272,6 +277,11 @@ func (s *Streams) Drain(ctx context.Context) error {
 		case <-p.done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+	}
+	if s.options.DrainFirst {
+		if err := s.awaitReaders(ctx); err != nil {
+			return err
 		}
 	}
 	for _, l := range loggers {
