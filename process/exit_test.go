@@ -137,6 +137,9 @@ func TestExitOfInitComesAfterThoseOfItsExecs(t *testing.T) {
 	if err := three.StartExec(bounded(t)); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("starting an exec when init is gone: %v", err)
 	}
+	if calls := b.runtime.Calls(b.bundle); slices.Contains(calls, "exec-three") {
+		t.Errorf("calls of the runtime %q", calls)
+	}
 	b.runtime.Touch(b.bundle, "go")
 	must(t, "start exec", receive(t, "the answer", starting))
 	must(t, "kill exec", two.Kill(syscall.SIGKILL, false))

@@ -213,7 +213,7 @@ func TestLoggerThatDoesNotEndIsTold(t *testing.T) {
 		ended      string
 	}{
 		{"by SIGTERM", `trap 'kill $!; echo term >$2; exit 0' TERM; /bin/sleep 1000 3<&- 5>&- &`, 500 * time.Millisecond, "term\n"},
-		{"by SIGKILL", `trap "" TERM; /bin/sleep 1 2>&- 5>&- &`, 20 * time.Millisecond, ""},
+		{"by SIGKILL", `trap "" TERM; exec 5>&-; kill -STOP $$`, 20 * time.Millisecond, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			leavesNothing(t)

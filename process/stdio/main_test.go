@@ -13,13 +13,39 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/child"
 	"golang.org/x/sys/unix"
 )
+
+// TestMain has every process that is left behind become the test's child, and
+// fails for each that still runs in the end.
+func TestMain(m *testing.M) {
+	if err := child.BecomeSubreaper(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	files, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range files {
+		list, _ := os.ReadFile(file) // its thread may have ended
+		for pid := range strings.FieldsSeq(string(list)) {
+			// A zombie has no command line.
+			if line, _ := os.ReadFile("/proc/" + pid + "/cmdline"); len(line) > 0 {
+				fmt.Printf("left behind: process %s %q\n", pid, line)
+				number, _ := strconv.Atoi(pid)
+				unix.Kill(number, unix.SIGKILL)
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
+}
 
 const patience = 20 * time.Second // for what happens at once on an idle machine
 
