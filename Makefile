@@ -14,7 +14,7 @@ LDFLAGS := -s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)
 # The bounds below are for a small machine with cold caches; a run takes less.
 UNIT_TIME        ?= 5m
 INTEGRATION_TIME ?= 10m
-V2_TIME          ?= 10m
+V2_TIME          ?= 20m
 ROUNDS           ?= 1
 
 .DEFAULT_GOAL := help
