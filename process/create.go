@@ -71,7 +71,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 // hold of all that belongs to it.
 func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
-	streams, err := stdio.Open(ctx, p.State().Stdio, c.stdioOptions(c.handOver(), false))
+	streams, err := stdio.Open(ctx, p.State().Stdio, p.stdioOptions(c.handOver(), false))
 	if err != nil {
 		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
 	}
@@ -123,7 +123,8 @@ func leftNothing(err error) bool {
 	return err != nil && (driver.NotRun(err) || strings.Contains(err.Error(), "already exists"))
 }
 
-func (c *Container) stdioOptions(direct, drainFirst bool) stdio.Options {
+func (p *Process) stdioOptions(direct, drainFirst bool) stdio.Options {
+	c := p.container
 	return stdio.Options{
 		Direct:      direct,
 		DrainFirst:  drainFirst,
@@ -132,7 +133,7 @@ func (c *Container) stdioOptions(direct, drainFirst bool) stdio.Options {
 		Dir:         string(c.bundle),
 		ContainerID: c.ID,
 		Namespace:   c.namespace,
-		Log:         c.log,
+		Log:         func(format string, args ...any) { c.log("%s: "+format, append([]any{p.name()}, args...)...) },
 	}
 }
 

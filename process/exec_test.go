@@ -209,6 +209,18 @@ func TestInputClosedBeforeTheStartIsClosed(t *testing.T) {
 	ends(t, p, 4)
 }
 
+// One shim has the containers of a pod, so a line of its log names whose it is.
+func TestLostOutputIsToldWithItsProcess(t *testing.T) {
+	b := newBox(t, boxOptions{init: "echo lost; exec sleep 1000", spec: stdio.Spec{Stdout: "file:///dev/full"}})
+	b.run()
+	p := b.execOn("loses", "echo lost", stdio.Spec{Stdout: "file:///dev/full"})
+	must(t, "start exec", p.StartExec(bounded(t)))
+	ends(t, p, 0)
+	for _, want := range []string{"container " + b.ID + ": stdout: output is lost", "exec loses of container " + b.ID + ": stdout: output is lost"} {
+		eventually(t, want, func() bool { return b.told.said(want) })
+	}
+}
+
 // CRI's ExecSync ends with Delete and expects that to release the IO, whatever
 // the exec has left running; stock takes ten seconds.
 func TestDeleteOfAnExecWhoseOutputIsHeldIsBounded(t *testing.T) {

@@ -87,7 +87,7 @@ func (l *logger) start(ctx context.Context) error {
 func (l *logger) watch() {
 	state, err := l.command.Wait(context.Background())
 	if err == nil && !state.Success() {
-		l.options.Log("logger %s of container %s: %s %s", l.target.path, l.options.ContainerID, state, l.words.String())
+		l.options.Log("logger %s: %s %s", l.target.path, state, l.words.String())
 	}
 	close(l.ended)
 	l.discard()
@@ -109,13 +109,13 @@ func (l *logger) discard() {
 		name := "/proc/self/fd/" + strconv.Itoa(int(pipe.Fd()))
 		reader, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
-			l.options.Log("logger %s of container %s has ended and its output is not read: %v", l.target.path, l.options.ContainerID, err)
+			l.options.Log("logger %s has ended and its output is not read: %v", l.target.path, err)
 			continue
 		}
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		if err != nil {
 			reader.Close()
-			l.options.Log("logger %s of container %s has ended and its output is not read: %v", l.target.path, l.options.ContainerID, err)
+			l.options.Log("logger %s has ended and its output is not read: %v", l.target.path, err)
 			continue
 		}
 		p := newSplicer("rest of the log", endOf(reader), endOf(null), l.options.Log)
@@ -225,7 +225,7 @@ func (l *logger) finish() {
 		case <-timer.C:
 		}
 	}
-	l.options.Log("logger %s of container %s (process %d) does not end", l.target.path, l.options.ContainerID, l.pid())
+	l.options.Log("logger %s (process %d) does not end", l.target.path, l.pid())
 }
 
 // words keeps the last of what a program writes to its stderr.

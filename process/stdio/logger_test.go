@@ -235,22 +235,26 @@ func TestLoggerThatDoesNotEndIsTold(t *testing.T) {
 	}
 }
 
-// A logger that crashes must not take the container with it (SIGPIPE), and is
-// told of.
+// A logger that crashes must not take the container with it, by SIGPIPE or by a
+// pipe that is full, and is told of.
 func TestLoggerThatCrashesDoesNotEndTheProcess(t *testing.T) {
-	leavesNothing(t)
-	dir := t.TempDir()
-	var said record
-	o := options(t)
-	o.Log = said.log
-	s := opened(t, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\nexec 5>&-; read line <&3; echo bad line >&2; exit 9")}, o)
-	p := launch(t, s, untilThere+`echo first; there "$1"; echo second && exit 7`, "sh", dir+"/go")
-	eventually(t, "a word about the logger", func() bool { return said.count("exit status 9 bad line") == 1 })
-	p.signal(dir + "/go")
-	p.ended()
-	if status := p.cmd.ProcessState.ExitCode(); status != 7 {
-		t.Errorf("the process ended with status %d, want 7", status)
+	for _, terminal := range []bool{false, true} {
+		t.Run(fmt.Sprintf("terminal=%t", terminal), func(t *testing.T) {
+			leavesNothing(t)
+			dir := t.TempDir()
+			var said record
+			o := options(t)
+			o.Log = said.log
+			s := opened(t, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\nexec 5>&-; read line <&3; echo bad line >&2; exit 9"), Terminal: terminal}, o)
+			p := launch(t, s, untilThere+`echo first; there "$1"; head -c "$0" /dev/zero && exit 7`, fmt.Sprint(3*pipeMax()), dir+"/go")
+			eventually(t, "a word about the logger", func() bool { return said.count("exit status 9 bad line") == 1 })
+			p.signal(dir + "/go")
+			p.ended()
+			if status := p.cmd.ProcessState.ExitCode(); status != 7 {
+				t.Errorf("the process ended with status %d, want 7", status)
+			}
+			must(t, "drain", s.Drain(bounded(t)))
+			must(t, "close", s.Close())
+		})
 	}
-	must(t, "drain", s.Drain(bounded(t)))
-	must(t, "close", s.Close())
 }
