@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/shim/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -257,6 +258,17 @@ var rpcs = []rpc{
 		limit := int64(64 << 20)
 		return s.service.update(s.t.Context(), &task.UpdateTaskRequest{ID: s.id, Resources: packed(s.t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})})
 	}},
+	{"Checkpoint", process.OpCheckpoint, true, false, func(s *subject, _ string) (proto.Message, error) {
+		answer, err := s.service.checkpoint(s.t.Context(), &task.CheckpointTaskRequest{ID: s.id, Path: filepath.Join(filepath.Dir(s.bundle), "image")})
+		var failed *driver.Error
+		if errors.As(err, &failed) {
+			err = nil // it was allowed; whether CRIU can do it here is not asked
+		}
+		return answer, err
+	}},
+	{"Shutdown", 0, false, false, func(s *subject, _ string) (proto.Message, error) {
+		return s.service.shutdown(s.t.Context(), &task.ShutdownRequest{ID: s.id})
+	}},
 	{"State", 0, false, true, func(s *subject, exec string) (proto.Message, error) {
 		return s.service.state(s.t.Context(), &task.StateRequest{ID: s.id, ExecID: exec})
 	}},
@@ -281,7 +293,7 @@ var rpcs = []rpc{
 func (r rpc) expected(exec bool, state process.State) error {
 	missing := state == process.Absent || state == process.Deleted
 	switch {
-	case r.name == "Connect", r.name == "Create" && missing:
+	case r.name == "Connect", r.name == "Shutdown", r.name == "Create" && missing:
 		return nil
 	case missing:
 		return errdefs.ErrNotFound
