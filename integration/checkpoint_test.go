@@ -98,7 +98,7 @@ func TestCheckpointAndRestore(t *testing.T) {
 
 	r := l.restored("restore", path, image)
 	out := newTap(t)
-	r.request.Stdout, r.request.Stderr = out.path, out.path
+	r.request.Stdout, r.request.Stderr = out.path, newTap(t).path
 	if pid := r.create(); pid != 0 {
 		t.Errorf("a container to be restored has the process %d", pid)
 	}
@@ -316,7 +316,7 @@ func TestCheckpointOfAContainerWithAClient(t *testing.T) {
 	l, path := withCRIU(t)
 	m := l.prepare("checkpoint-client", counter).boot(path)
 	first := newTap(t)
-	m.request.Stdout, m.request.Stderr = first.path, first.path
+	m.request.Stdout, m.request.Stderr = first.path, newTap(t).path
 	m.run()
 	m.counted()
 	image := filepath.Join(t.TempDir(), "image")
@@ -332,7 +332,7 @@ func TestCheckpointOfAContainerWithAClient(t *testing.T) {
 
 	r := l.restored("restore-client", path, image)
 	second := newTap(t)
-	r.request.Stdout, r.request.Stderr = second.path, second.path
+	r.request.Stdout, r.request.Stderr = second.path, newTap(t).path
 	r.run()
 	r.ask()
 	if status := r.wait(""); status != 5 {

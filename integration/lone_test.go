@@ -605,6 +605,15 @@ func (m *member) told(topic, execID string) []daemon.Event {
 	return events
 }
 
+// mark makes one more event and waits for it: then all before it have been told
+// and will not be told again, even if the sink goes away now.
+func (m *member) mark() {
+	m.t.Helper()
+	m.add(m.execRequest("mark", "true"))
+	m.told("/tasks/exec-added", "mark")
+	m.delete("mark")
+}
+
 // indexOf finds the first event of a topic about a process, or -1.
 func indexOf(list []daemon.Event, topic, execID string) int {
 	return slices.IndexFunc(list, func(e daemon.Event) bool { return e.Topic == topic && e.ExecID == execID })

@@ -321,9 +321,9 @@ func TestTrap41ExitStatusOfAContainerThatEndsWhileContainerdIsDown(t *testing.T)
 	t.Parallel()
 	d := ownDaemon(t, config())
 	b := newBox(t, d, "trap41", []string{"sh", "-c", "read word; exit 7"})
-	in, out := newFIFO(t), newTap(t)
+	in, out, errs := newFIFO(t), newTap(t), newTap(t)
 	b.start(func(string) (cio.IO, error) {
-		return namedIO{Stdin: in.path, Stdout: out.path, Stderr: out.path}, nil
+		return namedIO{Stdin: in.path, Stdout: out.path, Stderr: errs.path}, nil
 	})
 	pid := int(b.task.Pid())
 	if err := d.Kill(); err != nil {
@@ -366,7 +366,7 @@ func TestTrap42ExitIsToldHoweverLongContainerdIsAway(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
 	m := l.member("trap42").run()
-	m.told("/tasks/start", "")
+	m.mark()
 	if err := l.sink.Stop(); err != nil {
 		t.Fatal(err)
 	}

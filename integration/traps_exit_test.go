@@ -520,7 +520,7 @@ func TestTrap15EventsAreKeptWhileContainerdIsAway(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
 	m := l.member("trap15").run()
-	m.told("/tasks/start", "")
+	m.mark()
 	if err := l.sink.Stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func TestTrap27OutputWaitsForAClientThatComesLateAndAgain(t *testing.T) {
 	l := newLone(t)
 	m := l.member("trap27", args("sh", "-c", "trap 'echo late; exit 0' TERM; echo early; sleep 1000 & wait"))
 	out := newFIFO(t)
-	m.request.Stdout, m.request.Stderr = out.path, out.path
+	m.request.Stdout, m.request.Stderr = out.path, newTap(t).path
 	m.create()
 	m.start("")
 	early := func() error {
@@ -102,7 +102,7 @@ func TestTrap27OutputOfADeletedProcessIsReadToItsEnd(t *testing.T) {
 	}
 	slow := l.member("trap27-exec", args(forever...)).run()
 	r := slow.execRequest("slow", "seq", "1", "10000")
-	r.Stdout, r.Stderr = exec.path, exec.path
+	r.Stdout, r.Stderr = exec.path, newTap(t).path
 	slow.add(r)
 	fromExec := reading(exec)
 	slow.start("slow")
@@ -122,27 +122,23 @@ func TestTrap27OutputOfADeletedProcessIsReadToItsEnd(t *testing.T) {
 	}
 	slow.end()
 
-	m.request.Stdout, m.request.Stderr = init.path, init.path
-	m.create()
+	m.request.Stdout, m.request.Stderr = init.path, newTap(t).path
 	fromInit := reading(init)
-	m.start("")
-	if onStock() { // which copies, so somebody must read
-		go m.tryDelete(l.ctx, "")
-	} else {
-		m.wait("")
-		m.delete("")
-	}
+	m.run()
+	m.wait("")
+	go func() {
+		_, err := m.tryDelete(l.ctx, "")
+		deleted <- err
+	}()
 	if got, err = readAll(fromInit); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "a container's output", got, want)
-	if !onStock() {
-		m.shutdown()
-		m.clean()
-	} else {
-		m.wait("")
-		m.finish()
+	if err := <-deleted; err != nil {
+		t.Error(err)
 	}
+	m.shutdown()
+	m.clean()
 }
 
 // readAll reads a non-blocking FIFO to its end.
@@ -160,7 +156,7 @@ func TestTrap28BackgroundChildOfAnExecHoldsItsOutput(t *testing.T) {
 	m := l.member("trap28").run()
 	out := newTap(t)
 	r := m.execRequest("parent", "sh", "-c", "seq 1 20000; sleep 1000 & exit 0")
-	r.Stdout, r.Stderr = out.path, out.path
+	r.Stdout, r.Stderr = out.path, newTap(t).path
 	m.add(r)
 	m.start("parent")
 	m.wait("parent")
@@ -196,13 +192,13 @@ func TestTrap29OutputGoesOnWithTheNextReader(t *testing.T) {
 	want := numbers(n)
 	m := l.member("trap29", args("sh", "-c", fmt.Sprintf("seq 1 %d", n)))
 	init := newFIFO(t)
-	m.request.Stdout, m.request.Stderr = init.path, init.path
+	m.request.Stdout, m.request.Stderr = init.path, newTap(t).path
 	m.create()
 	m.start("")
 	host := l.member("trap29-exec").run()
 	exec := newFIFO(t)
 	r := host.execRequest("e", "seq", "1", fmt.Sprint(n))
-	r.Stdout, r.Stderr = exec.path, exec.path
+	r.Stdout, r.Stderr = exec.path, newTap(t).path
 	host.add(r)
 	host.start("e")
 	for name, p := range map[string]*tap{"container": init, "exec": exec} {
@@ -236,7 +232,7 @@ func TestTrap30InputEndsByCloseIOAndNotByDetaching(t *testing.T) {
 	l := newLone(t)
 	in, out := newFIFO(t), newTap(t)
 	m := l.member("trap30", args("cat"))
-	m.request.Stdin, m.request.Stdout, m.request.Stderr = in.path, out.path, out.path
+	m.request.Stdin, m.request.Stdout, m.request.Stderr = in.path, out.path, newTap(t).path
 	m.create()
 	m.start("")
 	for _, line := range []string{"one\n", "two\n"} {
@@ -272,7 +268,7 @@ func TestTrap30CloseIOBeforeTheStartIsRemembered(t *testing.T) {
 		id := fmt.Sprint("client-", client)
 		in, out := newFIFO(t), newTap(t)
 		r := m.execRequest(id, "cat")
-		r.Stdin, r.Stdout, r.Stderr = in.path, out.path, out.path
+		r.Stdin, r.Stdout, r.Stderr = in.path, out.path, newTap(t).path
 		m.add(r)
 		if _, err := m.shim.CloseIO(l.ctx, &task.CloseIORequest{ID: m.id, ExecID: id, Stdin: true}); err != nil {
 			t.Fatal(err)
@@ -443,7 +439,7 @@ func TestTrap33BytesPassInPiecesOfAnySize(t *testing.T) {
 	m := l.member("trap33").run()
 	in, out := newFIFO(t), newTap(t)
 	r := m.execRequest("through", "cat")
-	r.Stdin, r.Stdout, r.Stderr = in.path, out.path, out.path
+	r.Stdin, r.Stdout, r.Stderr = in.path, out.path, newTap(t).path
 	m.add(r)
 	text := numbers(400000)
 	sent := make(chan error, 1)
@@ -593,7 +589,7 @@ func TestTrap35OutputEndsBeforeDelete(t *testing.T) {
 		r := m.execRequest("e", "echo", "hello")
 		r.Terminal, r.Stdout = tty, exec.path
 		if !tty {
-			m.request.Stderr, r.Stderr = init.path, exec.path
+			m.request.Stderr, r.Stderr = newTap(t).path, newTap(t).path
 		}
 		m.run()
 		m.add(r)

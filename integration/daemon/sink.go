@@ -50,8 +50,9 @@ func (s *Sink) Listen() error {
 	return nil
 }
 
-// Stop goes away: connections end. Events that have been taken are answered
-// before, so that nobody sends them again.
+// Stop goes away as a containerd does that is killed: connections end. The event
+// that was taken last may be sent again, for ttrpc's client makes an error of an
+// answer that comes with the end of its connection.
 func (s *Sink) Stop() error {
 	s.mu.Lock()
 	server := s.server
@@ -60,9 +61,7 @@ func (s *Sink) Stop() error {
 	if server == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readyTime)
-	defer cancel()
-	err := errors.Join(server.Shutdown(ctx), server.Close())
+	err := server.Close()
 	if gone := os.Remove(s.path); gone != nil && !errors.Is(gone, os.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}
