@@ -121,6 +121,6 @@ func instruct(j *job.Job, pattern string, limit time.Time) {
 	j.Command = []string{
 		job.Tests, "-test.v=test2json", "-test.run=" + pattern,
 		fmt.Sprintf("-test.timeout=%s", patience.Round(time.Second)),
-		fmt.Sprintf("-test.short=%t", testing.Short()),
+		fmt.Sprintf("-test.short=%t", testing.Short()), "-test.parallel=4", // most of a test is waiting
 	}
 }
