@@ -229,6 +229,25 @@ func TestTerminalOutputIsCompleteHoweverItEnds(t *testing.T) {
 	}
 }
 
+// The process may be gone before the shim has its terminal, and with it the
+// session by which a hang-up is seen.
+func TestTerminalOfAProcessThatHasEndedAlready(t *testing.T) {
+	leavesNothing(t)
+	dir := t.TempDir()
+	s, out := way{terminal: true}.open(t)
+	client := reader(t, out)
+	p := shell(t, s, `(trap "" HUP; : >"$0.ready"; exec sleep 100) & echo $! >"$0.pid"; until [ -e "$0.ready" ]; do :; done; echo quick`, dir+"/background")
+	t.Cleanup(func() { killIn(t, dir+"/background.pid") })
+	p.onTerminal()
+	p.ended()
+	must(t, "attach", s.Attach(bounded(t)))
+	must(t, "drain", s.Drain(bounded(t)))
+	must(t, "close", s.Close())
+	if got := receive(t, "the end of the output", all(client)); got != "quick\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // A terminal that its process has closed everywhere fails every read until
 // somebody opens it again: not an end, and no reason to try again at once.
 func TestTerminalThatNobodyHasOpenIsNotAtItsEnd(t *testing.T) {

@@ -17,7 +17,6 @@ var ttyBuffers = buffers(ttyChunk)
 func newTTYReader(name string, master, dst *end, log func(string, ...any)) *ttyReader {
 	r := &ttyReader{pump: newPump(name, master, dst, log)}
 	r.pump.pass, r.pump.last = func(*pump) error { return r.pass() }, func(*pump) { r.rest() }
-	r.session = hasSession(master.fd)
 	r.pump.hungUp = r.hungUp
 	return r
 }
@@ -25,9 +24,6 @@ func newTTYReader(name string, master, dst *end, log func(string, ...any)) *ttyR
 type ttyReader struct {
 	*pump
 	pending
-	// session tells that the terminal was some session's when it was
-	// received. The kernel takes it away when it hangs the terminal up.
-	session bool
 }
 
 // pass waits for output and for room, and passes a chunk on.
@@ -41,11 +37,13 @@ func (r *ttyReader) pass() error {
 	}
 	room, atEnd := false, false
 	if err := r.src.raw.Read(func(master uintptr) bool {
+		// Asked before the poll, which then sees all that was written before the
+		// end. The pty's output passes through a work queue, but poll flushes it
+		// (n_tty_poll).
+		ended, cut := r.at() >= exited, r.hungUp()
 		var some, hup bool
 		some, hup, room = pollBoth(int(master), r.dst.fd)
-		// The pty's output passes through a work queue, but poll flushes it
-		// (n_tty_poll), so what was written before is seen here.
-		atEnd = !some && r.at() >= exited && (hup || r.hungUp())
+		atEnd = !some && (ended && hup || cut)
 		return some || atEnd
 	}); err != nil {
 		return err
@@ -84,11 +82,12 @@ func (r *ttyReader) rest() {
 	}
 }
 
-// hungUp tells that the session that had the terminal is gone: its leader's
-// exit hung the terminal up, and no descriptor opened before can write any more
-// (disassociate_ctty, tty_vhangup_session). It matters when a background process
-// still holds such a descriptor: there is no EIO then.
-func (r *ttyReader) hungUp() bool { return r.session && !hasSession(r.src.fd) }
+// hungUp tells that the process has been reaped and the session that had the
+// terminal is gone: its leader's exit hung the terminal up, and no descriptor
+// opened before can write any more (disassociate_ctty, tty_vhangup_session). It
+// matters when a background process still holds such a descriptor: there is no
+// EIO then.
+func (r *ttyReader) hungUp() bool { return r.at() >= exited && !hasSession(r.src.fd) }
 
 func hasSession(master int) bool {
 	_, err := unix.IoctlGetInt(master, unix.TIOCGSID)
