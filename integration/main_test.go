@@ -45,6 +45,7 @@ var (
 
 func TestMain(m *testing.M) {
 	place.KeepIfAsked()
+	ownIfAsked()
 	os.Exit(testMain(m))
 }
 

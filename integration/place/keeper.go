@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,8 @@ func KeepIfAsked() {
 	if os.Getenv(envKeeper) == "" {
 		return
 	}
+	// Whoever reads what it says may be gone too, which must not end it.
+	signal.Ignore(unix.SIGPIPE)
 	os.Exit(watch(os.Stdin))
 }
 

@@ -56,6 +56,9 @@ func (p *Place) owns(pid int) (command string, ok bool) {
 	if command == "" {
 		command = strings.TrimSpace(string(comm))
 	}
+	if p.Dir == "" || p.Namespace == "" {
+		return "", false // of no place: every process would match
+	}
 	ok = bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+EnvMark+"="+p.Dir+"\x00")) ||
 		bytes.Contains(cmdline, []byte(p.Dir+"/")) || bytes.Contains(cmdline, []byte(p.Dir+"\x00")) ||
 		bytes.Contains(append(cgroups, '\n'), []byte("/"+p.Namespace+"/")) ||
