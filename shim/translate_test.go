@@ -131,8 +131,8 @@ func TestCheckpointOptions(t *testing.T) {
 		{name: "both", request: &task.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{ImagePath: "/other"})}, want: driver.CheckpointOptions{ImagePath: "/image"}},
 		{name: "everything", request: &task.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{
 			Exit: true, OpenTcp: true, ExternalUnixSockets: true, Terminal: true, FileLocks: true, EmptyNamespaces: []string{"network"},
-			CgroupsMode: "soft", WorkPath: "/work", ParentPath: "/parent"})},
-			want: driver.CheckpointOptions{ImagePath: "/image", WorkPath: "/work", ParentPath: "/parent", Exit: true, OpenTCP: true, ExternalUnixSockets: true,
+			CgroupsMode: "soft", WorkPath: "/criu", ParentPath: "/parent"})},
+			want: driver.CheckpointOptions{ImagePath: "/image", WorkPath: "/criu", ParentPath: "/parent", Exit: true, OpenTCP: true, ExternalUnixSockets: true,
 				Terminal: true, FileLocks: true, EmptyNamespaces: []string{"network"}, CgroupsMode: "soft"}},
 		{name: "no path", request: &task.CheckpointTaskRequest{}, bad: true},
 		{name: "relative path", request: &task.CheckpointTaskRequest{Path: "image"}, bad: true},
