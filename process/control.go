@@ -9,10 +9,21 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Pause freezes the container's processes.
+// Pause freezes the container's processes. Those that are killed meanwhile do
+// not stay frozen.
 func (c *Container) Pause(ctx context.Context) error {
 	return c.init.do(ctx, OpPause, nil, func(ctx context.Context) (*Event, error) {
-		return &Event{Kind: ContainerPaused}, c.runtime.Pause(ctx, c.ID)
+		if err := c.runtime.Pause(ctx, c.ID); err != nil {
+			return nil, err
+		}
+		// A Kill that comes later sees this Pause, or its end, and thaws itself.
+		c.mu.Lock()
+		killed, group := c.init.killed, c.cgroup
+		c.mu.Unlock()
+		if killed && group != nil {
+			return &Event{Kind: ContainerPaused}, c.init.thaw(group)
+		}
+		return &Event{Kind: ContainerPaused}, nil
 	})
 }
 

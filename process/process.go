@@ -19,7 +19,7 @@ type Process struct {
 	// spec of an exec that was not started yet.
 	spec *specs.Process
 
-	// Guarded by container.mu: state, call, streams, child, stdinClosed.
+	// Guarded by container.mu: what follows, up to published.
 	state   ProcessState
 	call    *call
 	streams *stdio.Streams
@@ -27,6 +27,8 @@ type Process struct {
 	// What was asked before there were streams.
 	stdinClosed   bool
 	width, height uint16
+	// killed tells that it was sent SIGKILL.
+	killed bool
 	// launched tells that the event of its creation or start is told, so its
 	// exit has to be told too.
 	launched bool

@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/containerd/errdefs"
 )
 
@@ -14,9 +15,12 @@ import (
 func (p *Process) Kill(signal syscall.Signal, all bool) error {
 	c := p.container
 	c.mu.Lock()
-	state := p.state.State
 	_, err := p.next(OpKill)
 	owned, group := p.child, c.cgroup
+	frozen := p.state.State == Paused || p.call != nil && p.call.op == OpPause
+	if err == nil && signal == killSignal {
+		p.killed = true
+	}
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -39,11 +43,17 @@ func (p *Process) Kill(signal syscall.Signal, all bool) error {
 	if err != nil {
 		return fmt.Errorf("signal %d to %s: %w", signal, p.name(), err)
 	}
-	if state == Paused && signal == killSignal && group != nil {
-		// A frozen process dies only when it is thawed (cgroup v1).
-		if err := group.Thaw(); err != nil {
-			return fmt.Errorf("thaw %s to kill it: %w", p.name(), err)
-		}
+	if frozen && signal == killSignal && group != nil {
+		return p.thaw(group)
+	}
+	return nil
+}
+
+// thaw lets a process die that was killed while it was frozen, which on cgroup v1
+// it does only then.
+func (p *Process) thaw(group *cgroup.Group) error {
+	if err := group.Thaw(); err != nil {
+		return fmt.Errorf("thaw %s to kill it: %w", p.name(), err)
 	}
 	return nil
 }
