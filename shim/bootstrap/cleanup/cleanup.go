@@ -60,6 +60,10 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		fail(err)
 	}
 	defer left.close()
+	// Before the runtime does: some take seconds for what is frozen. Whether it
+	// has worked is told in the end.
+	left.kill()
+	killed := time.Now()
 
 	if _, err := os.Stat(string(bundle)); err == nil {
 		o, err := recordedOptions(call, bundle)
@@ -74,7 +78,6 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 			fail(err)
 		}
 	}
-	killed := time.Now()
 	if err := left.end(); err != nil {
 		fail(err)
 	}

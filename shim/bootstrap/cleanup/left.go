@@ -97,9 +97,8 @@ func bears(lines, id string) bool {
 	return false
 }
 
-// end kills what still runs, and removes the cgroup when it is empty then. It
-// does nothing where the OCI runtime has done it.
-func (l left) end() error {
+// kill kills what runs, whether or not it is frozen.
+func (l left) kill() error {
 	if l.pidfd <= 0 {
 		return nil
 	}
@@ -113,6 +112,16 @@ func (l left) end() error {
 	if err := unix.PidfdSendSignal(l.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		failures = errors.Join(failures, fmt.Errorf("kill init process: %w", err))
 	}
+	return failures
+}
+
+// end kills what still runs, and removes the cgroup when it is empty then. It
+// does nothing where the OCI runtime has done it.
+func (l left) end() error {
+	if l.pidfd <= 0 {
+		return nil
+	}
+	failures := l.kill()
 	if !l.ended(endLimit) {
 		failures = errors.Join(failures, errors.New("init process does not end"))
 	}
