@@ -619,6 +619,15 @@ func indexOf(list []daemon.Event, topic, execID string) int {
 	return slices.IndexFunc(list, func(e daemon.Event) bool { return e.Topic == topic && e.ExecID == execID })
 }
 
+func lastIndexOf(list []daemon.Event, topic, execID string) int {
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Topic == topic && list[i].ExecID == execID {
+			return i
+		}
+	}
+	return -1
+}
+
 // inOrder tells what is wrong when events are not there once each, in this
 // order. Each is a topic and, after a blank, the id of an exec.
 func inOrder(list []daemon.Event, want ...string) error {

@@ -141,7 +141,7 @@ func TestTrap7NumberOfAnEndedExecIsUsedAgain(t *testing.T) {
 		echo $pid >%[1]s
 	else
 		want=$(cat %[1]s)
-		for try in $($busybox seq 200); do
+		for try in $($busybox seq 50); do
 			echo $((want - 1)) >%[2]s
 			$busybox sleep 1000 </dev/null >/dev/null 2>&1 & pid=$!
 			[ $pid = $want ] && break
@@ -152,14 +152,26 @@ func TestTrap7NumberOfAnEndedExecIsUsedAgain(t *testing.T) {
 	exit 0;;
 esac`, number, last))
 	m.run()
-	first := m.exec("first", "ignored")
-	m.kill("first", unix.SIGTERM)
-	if status := m.wait("first"); status != 128+15 {
-		t.Errorf("the first ended with %d, want 143", status)
-	}
-	second := m.exec("second", "ignored")
-	if second != first {
-		t.Fatalf("the second is process %d, not %d", second, first)
+	var second int
+	for try := range 20 { // until nobody else on this machine takes the number
+		first := m.exec("first", "ignored")
+		m.kill("first", unix.SIGTERM)
+		if status := m.wait("first"); status != 128+15 {
+			t.Errorf("the first ended with %d, want 143", status)
+		}
+		if second = m.exec("second", "ignored"); second == first {
+			break
+		}
+		if try == 19 {
+			t.Fatal("the number is never free")
+		}
+		m.kill("second", unix.SIGKILL)
+		m.wait("second")
+		m.delete("first")
+		m.delete("second")
+		if err := os.Remove(number); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := m.tryKill("first", unix.SIGKILL, false); !errdefs.IsNotFound(err) {
 		t.Errorf("to kill the first gives %v, want not found", err)
@@ -176,6 +188,7 @@ esac`, number, last))
 		t.Errorf("later the first ended with %d, want 143", status)
 	}
 	events := m.told("/tasks/exit", "second")
+	events = events[max(0, lastIndexOf(events, "/tasks/exec-started", "first")):]
 	if err := inOrder(events, "/tasks/exec-started first", "/tasks/exit first", "/tasks/exec-started second", "/tasks/exit second"); err != nil {
 		t.Error(err)
 	}
@@ -443,6 +456,63 @@ func TestTrap13PausedContainerIsKilled(t *testing.T) {
 		for _, pid := range pids {
 			eventually(t, func() error { return aliveNot(pid) })
 		}
+		m.finish()
+	}
+}
+
+// The shim has died, and `delete` finds a paused container.
+func TestTrap13PausedContainerOfADeadShimIsEnded(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	for name, namespace := range map[string]func(*specs.Spec){"own": func(*specs.Spec) {}, "host": hostPIDs} {
+		m := l.member("trap13-dead-"+name, namespace)
+		init := m.create()
+		m.start("")
+		m.exec("exec", "sleep", "1000")
+		pids := cgroupPIDs(t, init)
+		m.pause()
+		if err := unix.Kill(m.shimPID(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if response := m.clean(); response == nil || response.ExitStatus != 137 {
+			t.Errorf("%s: delete says %v, want status 137", m.id, response)
+		}
+		for _, pid := range pids {
+			eventually(t, func() error { return aliveNot(pid) })
+		}
+	}
+}
+
+// A container is killed while it is being paused: when the shim does not know yet
+// that it is frozen, and when it is not frozen yet.
+func TestTrap13KillWhileAPauseIsUnderWay(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	for name, script := range map[string]string{
+		"frozen": `[ "$command" = pause ] && { runc "$@"; status=$?; %s; exit $status; }`,
+		"about": `[ "$command" = pause ] && { %s; for dir in /sys/fs/cgroup/freezer /sys/fs/cgroup; do
+	[ -e $dir/$cgroup/freezer.state ] && echo FROZEN >$dir/$cgroup/freezer.state
+	[ -e $dir/$cgroup/cgroup.freeze ] && echo 1 >$dir/$cgroup/cgroup.freeze
+done; exit 0; }`,
+	} {
+		g := newGate(t)
+		m := l.member("trap13-" + name)
+		m.options.BinaryName = scripted(t, fmt.Sprintf("cgroup=%s/%s\n"+script, l.Namespace, m.id, g.wait()))
+		m.run()
+		m.exec("e", "sleep", "1000")
+		paused := make(chan error, 1)
+		go func() {
+			_, err := m.shim.Pause(l.ctx, &task.PauseRequest{ID: m.id})
+			paused <- err
+		}()
+		g.reached()
+		m.kill("", unix.SIGKILL)
+		g.let()
+		if status := m.wait(""); status != 137 {
+			t.Errorf("%s ended with %d, want 137", m.id, status)
+		}
+		<-paused // with an error or without: the container has ended meanwhile
+		m.is("", tasktypes.Status_STOPPED)
 		m.finish()
 	}
 }
