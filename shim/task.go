@@ -16,6 +16,7 @@ import (
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
@@ -172,15 +173,19 @@ func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Mess
 		return nil, err
 	}
 	s := p.State()
-	id := r.ID
+	id, told := r.ID, status(s)
 	if r.ExecID != "" {
 		id = r.ExecID
+		// Containers are paused as a whole.
+		if s.State == process.Running && container.Init().State().State == process.Paused {
+			told = tasktypes.Status_PAUSED
+		}
 	}
 	return &task.StateResponse{
 		ID:         id,
 		Bundle:     string(container.Bundle()),
 		Pid:        uint32(s.PID),
-		Status:     status(s),
+		Status:     told,
 		Stdin:      s.Stdio.Stdin,
 		Stdout:     s.Stdio.Stdout,
 		Stderr:     s.Stdio.Stderr,
