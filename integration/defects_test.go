@@ -19,8 +19,7 @@ import (
 )
 
 // CRI and moby send these to every runtime that is not called runc; a client may
-// send what this shim does not know. Stock fails: the first is the panic of the
-// whole shim, the last an error.
+// send what this shim does not know. Stock fails: it takes runc's only.
 func TestCreateTakesOptionsOfOtherTypes(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)

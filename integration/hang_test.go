@@ -118,7 +118,8 @@ func hangs(t *testing.T, pid int) {
 }
 
 // Neither the shim nor other processes wait for one that cannot be killed. Its
-// end is told when it comes; that of its container at last without it.
+// end is told when it comes; that of its container at last without it. Stock
+// fails: the container's exit is not told.
 func TestProcessThatHangsInTheKernelHoldsUpNothingElse(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)

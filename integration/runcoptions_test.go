@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binary_name and root are honoured by every call, also by those that the action
-// `delete` makes when the shim has died.
+// binary_name and root are honoured by every call, also by those that the
+// action `delete` makes when the shim has died. Stock fails: the dead shim's
+// socket stays.
 func TestOptionsBinaryNameAndRoot(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)

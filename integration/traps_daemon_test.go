@@ -35,7 +35,8 @@ import (
 
 // The connection is dropped while the runtime creates the container: before it
 // has begun, and when it is done but has not said so. The container is created
-// all the same, and who asks again gets the answer.
+// all the same, and who asks again gets the answer. Stock fails: the runtime is
+// killed.
 func TestTrap36ConnectionDroppedInTheMiddleOfCreate(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -85,7 +86,8 @@ func TestTrap36ConnectionDroppedInTheMiddleOfCreate(t *testing.T) {
 }
 
 // The last container of a pod is deleted, and its shim told to end, while a
-// container that was let in is created.
+// container that was let in is created. Stock fails: the Create is not
+// answered.
 func TestTrap37ShutdownRacesWithACreateInTheSameShim(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -124,7 +126,7 @@ func TestTrap37ShutdownRacesWithACreateInTheSameShim(t *testing.T) {
 }
 
 // The `delete` of a container comes late, when a new shim listens under the
-// name of the old one.
+// name of the old one. Stock fails: it leaves a socket behind, in the end.
 func TestTrap38DeleteLeavesTheSocketOfANewShimAlone(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -145,7 +147,7 @@ func TestTrap38DeleteLeavesTheSocketOfANewShimAlone(t *testing.T) {
 }
 
 // The answer to Shutdown arrives: containerd 2.4 takes a failure for one of
-// Delete and tries again.
+// Delete and tries again. Stock fails: some answers are lost.
 func TestTrap39ShutdownIsAnsweredBeforeTheShimEnds(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -166,7 +168,8 @@ func TestTrap39ShutdownIsAnsweredBeforeTheShimEnds(t *testing.T) {
 	}
 }
 
-// Whatever the runtime is doing, and however long, these answer at once.
+// Whatever the runtime is doing, and however long, these answer at once. Stock
+// fails: State and Pids wait for the runtime.
 func TestTrap40ReadsAnswerWhileTheRuntimeHangs(t *testing.T) {
 	l := newLone(t)
 	const limit = 50 * time.Millisecond
@@ -296,7 +299,7 @@ func TestTrap40ContainerdFindsAContainerWhoseRuntimeHangs(t *testing.T) {
 }
 
 // A task whose shim lists no process is one that containerd removes when it
-// starts.
+// starts. Stock fails: there are none.
 func TestTrap41PidsOfAnEndedContainerListItsInit(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -315,8 +318,9 @@ func TestTrap41PidsOfAnEndedContainerListItsInit(t *testing.T) {
 	m.finish()
 }
 
-// The whole of it: a container that ends while containerd is down is still there
-// when it is back, and so is its exit status.
+// The whole of it: a container that ends while containerd is down is still
+// there when it is back, and so is its exit status. Stock fails: the task is
+// lost.
 func TestTrap41ExitStatusOfAContainerThatEndsWhileContainerdIsDown(t *testing.T) {
 	t.Parallel()
 	d := ownDaemon(t, config())
@@ -362,6 +366,7 @@ func TestTrap41ExitStatusOfAContainerThatEndsWhileContainerdIsDown(t *testing.T)
 const envAway = "CLEAT_TEST_AWAY"
 
 // containerd is away when the container ends, and for some time after that.
+// Stock fails: with 60 seconds the exit is not told.
 func TestTrap42ExitIsToldHoweverLongContainerdIsAway(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -440,7 +445,7 @@ func TestTrap43ExitThatIsToldTwiceIsTheSame(t *testing.T) {
 }
 
 // The shim of a pod was started by an older release. `start` has to say which
-// version of the API that one serves, not its own.
+// version of the API that one serves, not its own. Stock fails: it answers 3.
 func TestTrap44VersionIsThatOfTheLeader(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -508,7 +513,7 @@ func TestTrap46StatsAreAnsweredWhenTheCgroupHasGone(t *testing.T) {
 }
 
 // Somebody on the host has a file of the root filesystem open when the
-// container is deleted.
+// container is deleted. Stock fails: so does Delete.
 func TestTrap47RootFilesystemThatIsBusyIsUnmounted(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)

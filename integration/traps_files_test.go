@@ -21,7 +21,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Names of execs become names of files in the bundle.
+// Names of execs become names of files in the bundle. Stock fails: it takes
+// them all.
 func TestTrap20ExecIDsThatAreNoFileNames(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -48,7 +49,8 @@ func TestTrap20ExecIDsThatAreNoFileNames(t *testing.T) {
 }
 
 // Of calls to the runtime that fail at the same time each has to tell its own
-// failure. Nothing in the bundle may grow with their number.
+// failure. Nothing in the bundle may grow with their number. Stock fails: an
+// exec is told the error of another, and the log grows.
 func TestTrap21ConcurrentFailuresOfTheRuntimeAreToldEachToItsCaller(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -97,6 +99,7 @@ func files(t *testing.T, dir string) []string {
 
 // A shim is killed while the runtime is about to start an exec on a terminal,
 // so that nobody removes the files for that. What is left shows at the end.
+// Stock fails: it leaves them.
 func TestTrap22KilledShimLeavesNoTemporaryFiles(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -118,7 +121,8 @@ func TestTrap22KilledShimLeavesNoTemporaryFiles(t *testing.T) {
 }
 
 // containerd runs `delete` when the connection is gone, which may be while the
-// shim is at it, too, and after the bundle has gone.
+// shim is at it, too, and after the bundle has gone. Stock fails: delete does
+// not work in a folder that is gone.
 func TestTrap23DeleteRunsBesideTheShimAndAfterTheBundle(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -173,7 +177,8 @@ func TestTrap23DeleteRunsBesideTheShimAndAfterTheBundle(t *testing.T) {
 	}
 }
 
-// containerd removes bundles that it could not load.
+// containerd removes bundles that it could not load. Stock fails: Pids and Kill
+// do not work without the bundle's log.json.
 func TestTrap24ShimOutlivesItsBundle(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)

@@ -96,6 +96,7 @@ func mustCookie(t *testing.T, tid int) uint64 {
 }
 
 // Two containers of a pod that are started at the same time share one shim.
+// Stock fails: some of the starts fail.
 func TestTrap3ConcurrentStartsOfAGroupShareOneShim(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -133,7 +134,7 @@ func TestTrap3ConcurrentStartsOfAGroupShareOneShim(t *testing.T) {
 
 // A container joins a pod while the shim of the pod is about to end, since its
 // last container was deleted: the start that was answered must be good for a
-// container.
+// container. Stock fails: the shim ends before the Create.
 func TestTrap3StartMeetsALeaderThatIsEnding(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
@@ -173,8 +174,8 @@ func TestTrap3StartMeetsALeaderThatIsEnding(t *testing.T) {
 	last.end()
 }
 
-// containerd dies when it has started a shim and not yet asked it to create
-// the container. The shim that nobody knows must not stay.
+// containerd dies when it has started a shim and not yet asked it to create the
+// container. The shim that nobody knows must not stay. Stock fails: it stays.
 func TestTrap4ShimWhoseContainerdDiesBeforeCreateDoesNotStay(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)

@@ -111,7 +111,7 @@ echo ended >>$log.ended`
 // What loggers are given is a contract with people who write them: arguments in
 // the order of the URI, an environment of two variables, the streams as 3 and
 // 4, the word that they are ready on 5. What they were given is with them when
-// the task is deleted.
+// the task is deleted. Stock fails: arguments come in any order.
 func TestLoggersAreCalledAsTheirAuthorsExpect(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
@@ -140,6 +140,7 @@ func TestLoggersAreCalledAsTheirAuthorsExpect(t *testing.T) {
 }
 
 // Different URIs are different loggers, each of one stream; so it is for execs.
+// Stock fails: the first gets all.
 func TestLoggersOfOneStreamEach(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
@@ -165,7 +166,8 @@ func TestLoggersOfOneStreamEach(t *testing.T) {
 	box.end()
 }
 
-// The client learns why there is no logger, in the logger's own words.
+// The client learns why there is no logger, in the logger's own words. Stock
+// fails: nothing of that is told.
 func TestLoggerThatFailsIsToldInItsOwnWords(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
@@ -191,8 +193,9 @@ func TestLoggerThatFailsIsToldInItsOwnWords(t *testing.T) {
 	}
 }
 
-// What is no URI of an output is refused, the class says that it is the client's
-// fault, and nothing is left of the container.
+// What is no URI of an output is refused, the class says that it is the
+// client's fault, and nothing is left of the container. Stock fails: the errors
+// have no class.
 func TestURIsThatAreNone(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
