@@ -293,7 +293,9 @@ func TestTrap10ExitOfInitIsToldAfterAnExecsStartHasFailed(t *testing.T) {
 	started := make(chan error, 1)
 	go func() { _, err := m.tryStart("late"); started <- err }()
 	g.reached()
+	init := int(m.state("").Pid)
 	m.kill("", unix.SIGKILL)
+	eventually(t, func() error { return aliveNot(init) })
 	g.let()
 	if err := <-started; !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("the start of the exec gives %v, want a failed precondition", err)

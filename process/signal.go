@@ -38,7 +38,7 @@ func (p *Process) Kill(signal syscall.Signal, all bool) error {
 		return fmt.Errorf("%s: process already finished: %w", p.name(), errdefs.ErrNotFound)
 	}
 	if errors.Is(err, syscall.EINVAL) {
-		return fmt.Errorf("%s: signal %d: %w: %w", p.name(), signal, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: there is no signal %d: %w", p.name(), signal, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return fmt.Errorf("signal %d to %s: %w", signal, p.name(), err)
