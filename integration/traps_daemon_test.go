@@ -559,20 +559,6 @@ func TestTrap48OrphansOfHooksAreReaped(t *testing.T) {
 	m.end()
 }
 
-// noChildren tells which children a process has besides one.
-func noChildren(parent, besides int) error {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
-	if err != nil {
-		return nil // a kernel without CONFIG_PROC_CHILDREN
-	}
-	for pid := range strings.FieldsSeq(string(text)) {
-		if pid != fmt.Sprint(besides) {
-			return fmt.Errorf("process %d has the child %s", parent, pid)
-		}
-	}
-	return nil
-}
-
 // Signals that are none, and `all` where it says nothing.
 func TestTrap49KillWithOddSignals(t *testing.T) {
 	t.Parallel()
@@ -644,44 +630,4 @@ func TestTrap50TypeURLsOfSpecsAreNotLookedAt(t *testing.T) {
 		}
 	}
 	m.end()
-}
-
-// memoryLimit reads the memory limit of the cgroup that a process is in.
-func memoryLimit(t *testing.T, pid int) string {
-	t.Helper()
-	return cgroupFile(t, pid, "memory", "memory.limit_in_bytes", "memory.max")
-}
-
-// cgroupFile reads a file of the cgroup that a process is in: by its names on
-// v1, in the controller's hierarchy, and on v2.
-func cgroupFile(t *testing.T, pid int, controller, v1, v2 string) string {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		file := ""
-		switch {
-		case len(parts) != 3:
-		case slices.Contains(strings.Split(parts[1], ","), controller):
-			file = filepath.Join("/sys/fs/cgroup", controller, parts[2], v1)
-		case parts[1] == "":
-			file = filepath.Join("/sys/fs/cgroup", parts[2], v2)
-			if _, err := os.Stat(file); err != nil {
-				file = "" // a v2 hierarchy beside those of v1
-			}
-		}
-		if file == "" {
-			continue
-		}
-		value, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(value))
-	}
-	t.Fatalf("process %d has no cgroup for %s: %s", pid, controller, text)
-	return ""
 }

@@ -234,30 +234,6 @@ func TestTrap9OrphansAndExecsAreReapedBySomebodyEach(t *testing.T) {
 	m.end()
 }
 
-// noZombies tells which children of a process have ended and were not waited
-// for.
-func noZombies(parent int) error {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return err
-	}
-	var zombies []string
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		_, after, _ := strings.Cut(string(text), ") ")
-		if fields := strings.Fields(after); len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(parent) {
-			zombies = append(zombies, string(text))
-		}
-	}
-	if len(zombies) > 0 {
-		return fmt.Errorf("zombies:\n%s", lines(zombies))
-	}
-	return nil
-}
-
 // The kernel ends all processes of a container at once; that init has ended is
 // told last.
 func TestTrap10ExitOfInitIsToldAfterThoseOfItsExecs(t *testing.T) {
@@ -346,40 +322,6 @@ func TestTrap11PidOfAnExecComesAfterInitHasEnded(t *testing.T) {
 		}
 		m.finish()
 	}
-}
-
-// cgroupPIDs lists the processes of the cgroup that a process is in.
-func cgroupPIDs(t *testing.T, pid int) []int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 || parts[2] == "/" {
-			continue
-		}
-		mount := "/sys/fs/cgroup"
-		if parts[1] != "" {
-			mount = filepath.Join(mount, strings.TrimPrefix(parts[1], "name="))
-		}
-		procs, err := os.ReadFile(filepath.Join(mount, parts[2], "cgroup.procs"))
-		if err != nil {
-			continue
-		}
-		var pids []int
-		for field := range strings.FieldsSeq(string(procs)) {
-			n, err := strconv.Atoi(field)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, n)
-		}
-		return pids
-	}
-	t.Fatalf("process %d is in no cgroup of its own: %s", pid, text)
-	return nil
 }
 
 // Nothing but the shim ends the rest of a container in a PID namespace that is

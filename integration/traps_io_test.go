@@ -349,23 +349,6 @@ func TestTrap31TerminalThatIsHungUpCostsNothing(t *testing.T) {
 	m.end()
 }
 
-// cpuTime is the processor time that a process has used (proc_pid_stat(5)).
-func cpuTime(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(after)
-	var user, system int64
-	if len(fields) > 12 {
-		fmt.Sscan(fields[11], &user)
-		fmt.Sscan(fields[12], &system)
-	}
-	return time.Duration(user+system) * time.Second / 100
-}
-
 // Starts that fail, at whatever step, leave no descriptor open. Stock fails: an
 // input that is not there holds the shim up for half a minute.
 func TestTrap32FailedStartsLeaveNoDescriptors(t *testing.T) {
@@ -418,22 +401,6 @@ func TestTrap32FailedStartsLeaveNoDescriptors(t *testing.T) {
 		return nil
 	})
 	m.end()
-}
-
-// descriptors lists what a process has open.
-func descriptors(t *testing.T, pid int) []string {
-	t.Helper()
-	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	if err != nil || len(links) == 0 {
-		t.Fatalf("descriptors of %d: %v, %v", pid, links, err)
-	}
-	var list []string
-	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil {
-			list = append(list, filepath.Base(link)+" "+target)
-		}
-	}
-	return list
 }
 
 // Bytes that the kernel moves in pieces of any size are all there, in both
