@@ -142,7 +142,15 @@ func TestRunOnTerminal(t *testing.T) {
 
 	tty.resize(40, 120)
 	tty.write(untilSize(40, 120) + "echo is 40 by $((60*2))\n")
-	tty.expect("is 40 by 120")
+	// ctr sets the first size before it listens for the next: it may have been
+	// deaf when the window changed.
+	eventually(t, func() error {
+		tty.cmd.Process.Signal(unix.SIGWINCH)
+		if !strings.Contains(tty.shown(), "is 40 by 120") {
+			return fmt.Errorf("the terminal does not show its new size but:\n%q", tty.shown())
+		}
+		return nil
+	})
 
 	// Ctrl-C is for what runs in the container, not for ctr.
 	tty.write("sleep 1000\n")
