@@ -32,6 +32,9 @@ type Config struct {
 	// created, before who asked for that has the answer. It must not block.
 	Gone func()
 	Log  func(format string, args ...any)
+	// Done, if not nil, is told of each operation that has ended. It must not
+	// block.
+	Done func(Done)
 	// Limits; the zero value means DefaultLimits.
 	Limits Limits
 }
@@ -47,6 +50,7 @@ type Container struct {
 	publish    func(Event)
 	gone       func()
 	log        func(format string, args ...any)
+	done       func(Done)
 
 	// Set by Create before the container is created, constant afterwards.
 	options         oci.Options
@@ -83,6 +87,7 @@ func New(config Config) *Container {
 		publish:    config.Publish,
 		gone:       config.Gone,
 		log:        config.Log,
+		done:       config.Done,
 		execs:      map[string]*Process{},
 	}
 	if c.limits == (Limits{}) {
@@ -110,6 +115,13 @@ func (c *Container) Process(execID string) (*Process, error) {
 		return nil, fmt.Errorf("container %s has no exec %s: %w", c.ID, execID, errdefs.ErrNotFound)
 	}
 	return p, nil
+}
+
+// Execs counts those that were added and not deleted.
+func (c *Container) Execs() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.execs)
 }
 
 // tell publishes an event; the caller holds c.mu, which makes the order of

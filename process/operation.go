@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -16,6 +17,7 @@ type call struct {
 	// published; done, later, when it is answered with err.
 	settled, done chan struct{}
 	err           error
+	began         time.Time
 	// ctx is the operation's own; abort ends it with a reason.
 	ctx   context.Context
 	abort context.CancelCauseFunc
@@ -28,6 +30,17 @@ func (c *call) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the end of %q: %w", c.op, context.Cause(ctx))
 	}
+}
+
+// Done is an operation that has ended.
+type Done struct {
+	Container string
+	// Exec is the exec's id, or empty for the init process.
+	Exec      string
+	Operation Operation
+	Began     time.Time
+	Took      time.Duration
+	Err       error
 }
 
 // work is the body of an operation. It runs without any lock and returns the
@@ -65,7 +78,7 @@ func (p *Process) do(ctx context.Context, op Operation, admit func() error, body
 			return err
 		}
 	}
-	current := &call{op: op, settled: make(chan struct{}), done: make(chan struct{})}
+	current := &call{op: op, began: time.Now(), settled: make(chan struct{}), done: make(chan struct{})}
 	current.ctx, current.abort = context.WithCancelCause(context.Background())
 	p.call = current
 	p.state.Operation = op.String()
@@ -119,6 +132,9 @@ func (p *Process) carryOut(current *call, body work) {
 	if !p.isExec() && p.State().State == Deleted {
 		p.release()
 		c.gone()
+	}
+	if c.done != nil {
+		c.done(Done{Container: c.ID, Exec: p.state.ExecID, Operation: current.op, Began: current.began, Took: time.Since(current.began), Err: err})
 	}
 	c.mu.Lock()
 	p.call = nil

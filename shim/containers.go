@@ -2,10 +2,13 @@ package shim
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/containerd/errdefs"
 )
 
@@ -16,11 +19,17 @@ type containers struct {
 	byID map[string]*process.Container
 	// expected are containers whose `start` has found this shim and been told
 	// that it stays; each until its Create, or until its time is over.
-	expected map[string]*time.Timer
+	expected map[string]*expectation
 	// asked tells that Shutdown was asked for: the shim ends as soon as it is
 	// not needed. ending is closed when it does; from then on nothing is let in.
 	asked  bool
 	ending chan struct{}
+}
+
+// expectation is one of a container.
+type expectation struct {
+	until time.Time
+	timer *time.Timer
 }
 
 // newContainers expects the container id, for which the shim was started; it
@@ -28,7 +37,7 @@ type containers struct {
 func newContainers(id string, limit time.Duration) *containers {
 	c := &containers{
 		byID:     map[string]*process.Container{},
-		expected: map[string]*time.Timer{},
+		expected: map[string]*expectation{},
 		asked:    true,
 		ending:   make(chan struct{}),
 	}
@@ -63,10 +72,7 @@ func (c *containers) claim(id string, make func() *process.Container) (container
 	if c.isEnding() {
 		return nil, false, fmt.Errorf("container %s: the shim is about to end: %w", id, errdefs.ErrUnavailable)
 	}
-	if timer := c.expected[id]; timer != nil {
-		timer.Stop()
-		delete(c.expected, id)
-	}
+	c.forget(id)
 	if container = c.byID[id]; container != nil {
 		return container, false, nil
 	}
@@ -94,21 +100,27 @@ func (c *containers) expect(id string, limit time.Duration) bool {
 	if c.isEnding() {
 		return false
 	}
-	if timer := c.expected[id]; timer != nil {
-		timer.Stop()
-	}
-	var timer *time.Timer
-	timer = time.AfterFunc(limit, func() {
+	c.forget(id)
+	e := &expectation{until: time.Now().Add(limit)}
+	e.timer = time.AfterFunc(limit, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.expected[id] != timer {
+		if c.expected[id] != e {
 			return // it has come, or is expected for longer, a moment ago
 		}
 		delete(c.expected, id)
 		c.endIfAsked()
 	})
-	c.expected[id] = timer
+	c.expected[id] = e
 	return true
+}
+
+// forget that a container is expected.
+func (c *containers) forget(id string) {
+	if e := c.expected[id]; e != nil {
+		e.timer.Stop()
+		delete(c.expected, id)
+	}
 }
 
 // shutdown ends the shim if it serves nobody. It is asked on behalf of the
@@ -116,10 +128,7 @@ func (c *containers) expect(id string, limit time.Duration) bool {
 func (c *containers) shutdown(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if timer := c.expected[id]; timer != nil {
-		timer.Stop()
-		delete(c.expected, id)
-	}
+	c.forget(id)
 	// Asked while containers are here, it is about one of them that is gone;
 	// the last one's client asks again.
 	c.asked = len(c.byID) == 0
@@ -150,4 +159,23 @@ func (c *containers) all() []*process.Container {
 		all = append(all, container)
 	}
 	return all
+}
+
+// state of all.
+func (c *containers) state() upgrade.Containers {
+	var s upgrade.Containers
+	for _, container := range c.all() {
+		s.Served = append(s.Served, container.State())
+	}
+	slices.SortFunc(s.Served, func(a, b process.ContainerState) int { return strings.Compare(a.ID, b.ID) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Asked = c.asked
+	for id, e := range c.expected {
+		if s.Expected == nil {
+			s.Expected = map[string]time.Time{}
+		}
+		s.Expected[id] = e.until
+	}
+	return s
 }

@@ -4,7 +4,7 @@
 //
 // This file is the life of the process. task.go answers the RPCs, translate.go
 // turns messages into our types and back, containers.go knows who is served,
-// log.go is the log.
+// log.go is the log, inspect.go lets an operator look in.
 package shim
 
 import (
@@ -13,13 +13,13 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/events"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"golang.org/x/sys/unix"
@@ -71,6 +71,9 @@ func Serve(d bootstrap.Daemon) error {
 	for _, version := range []string{"v2", "v3"} {
 		server.Register("containerd.task."+version+".Task", tasks.methods())
 	}
+	now := time.Now()
+	inspector := &controlService{daemon: d, tasks: tasks, server: server, started: now, running: now}
+	server.Register(control.Service, inspector.methods())
 	signals := make(chan os.Signal, 4)
 	// Caught and forgotten: signals that are ignored stay so in containers and
 	// loggers, a caught one is theirs as usual.
@@ -123,7 +126,7 @@ func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l 
 func (t *taskService) signalled(s os.Signal) {
 	switch s {
 	case unix.SIGUSR1:
-		t.log.Info("stacks of all goroutines:\n%s", stacks())
+		t.log.Info("stacks of all goroutines:\n%s", stacks(48<<10)) // what fits in a pipe
 	default:
 		if n := len(t.containers.all()); n > 0 {
 			t.log.Warn("%s is ignored: %d containers are served", s, n)
@@ -131,10 +134,4 @@ func (t *taskService) signalled(s os.Signal) {
 		}
 		t.containers.shutdown("")
 	}
-}
-
-// stacks of all goroutines, as far as they fit in a pipe.
-func stacks() []byte {
-	buf := make([]byte, 48<<10)
-	return buf[:runtime.Stack(buf, true)]
 }

@@ -34,6 +34,7 @@ type taskService struct {
 	containers *containers
 	events     *events.Queue
 	log        *log
+	history    history
 }
 
 func (t *taskService) methods() map[string]ttrpcserver.Handler {
@@ -104,6 +105,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 				Publish:    t.publish,
 				Gone:       func() { t.containers.remove(c) },
 				Log:        t.log.Warn,
+				Done:       t.history.add,
 			})
 			return c
 		})

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -26,6 +25,7 @@ type call struct {
 	runtime   runc.Runc
 	operation string
 	container string
+	began     time.Time
 	limit     time.Duration
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -33,10 +33,9 @@ type call struct {
 	criu string
 }
 
-var calls atomic.Uint64
-
 func (r *Runtime) begin(ctx context.Context, operation, id string, limit time.Duration) *call {
-	c := &call{operation: operation, container: id, limit: limit}
+	c := &call{operation: operation, container: id, began: time.Now(), limit: limit}
+	number := underWay.add(c)
 	if end, ok := ctx.Deadline(); ok {
 		c.limit = min(limit, time.Until(end))
 	}
@@ -44,7 +43,7 @@ func (r *Runtime) begin(ctx context.Context, operation, id string, limit time.Du
 	c.runtime = runc.Runc{
 		Command:       r.binary(),
 		Root:          r.root(),
-		Log:           r.bundle.Path(fmt.Sprintf("log-%s-%d-%d.json", operation, os.Getpid(), calls.Add(1))),
+		Log:           r.bundle.Path(fmt.Sprintf("log-%s-%d-%d.json", operation, os.Getpid(), number)),
 		LogFormat:     runc.JSON,
 		SystemdCgroup: r.options.SystemdCgroup,
 	}
@@ -78,6 +77,7 @@ func (c *call) launch(pidFile string, call func(pidFile string) error) (pid int,
 // end removes the call's log and makes its error one that tells the user what
 // the runtime said.
 func (c *call) end(err *error) {
+	defer underWay.remove(c)
 	if c.runtime.Log != "" {
 		defer os.Remove(c.runtime.Log)
 	}

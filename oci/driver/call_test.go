@@ -334,7 +334,7 @@ func TestDeleteOfWhatTheRuntimeDoesNotKnowIsNoError(t *testing.T) {
 
 func TestStaleLogIsNotTaken(t *testing.T) {
 	s := newScripted(t, `exit 1`)
-	write(t, s.bundle.Path(fmt.Sprintf("log-start-%d-%d.json", os.Getpid(), calls.Load()+1)), `{"level":"error","msg":"of another shim"}`)
+	write(t, s.bundle.Path(fmt.Sprintf("log-start-%d-%d.json", os.Getpid(), begun()+1)), `{"level":"error","msg":"of another shim"}`)
 	if e := failure(t, s.Start(t.Context(), container)); strings.Contains(e.Message, "another") {
 		t.Error(e)
 	}
@@ -596,4 +596,33 @@ func descriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(names)
+}
+
+// begun is how many calls were ever begun.
+func begun() uint64 {
+	_, total := Calls()
+	return total
+}
+
+func TestCallsUnderWayAreListed(t *testing.T) {
+	s := newScripted(t, `until [ -e "$(dirname "$log")/go" ]; do sleep 0.01; done`)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Pause(t.Context(), container) }()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		running, _ := Calls()
+		if len(running) == 1 && running[0].Operation == "pause" && running[0].Container == container {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("while pause runs the calls are %v", running)
+		}
+	}
+	write(t, filepath.Join(string(s.bundle), "go"), "")
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(s.bundle.Path("go"))
+	if running, _ := Calls(); len(running) != 0 {
+		t.Errorf("left over: %v", running)
+	}
 }

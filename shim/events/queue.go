@@ -55,6 +55,7 @@ type Queue struct {
 
 	mu      sync.Mutex // guards what follows
 	pending []*types.Envelope
+	sent    uint64
 	sending bool            // there is a sender
 	empty   []chan struct{} // closed when nothing is pending
 }
@@ -106,6 +107,14 @@ func (q *Queue) Pending() []string {
 		topics = append(topics, e.Topic)
 	}
 	return topics
+}
+
+// Counters tells how many events containerd has taken or refused, and how many
+// wait.
+func (q *Queue) Counters() (sent uint64, pending int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sent, len(q.pending)
 }
 
 // Drain waits until containerd has taken everything, or until ctx ends.
@@ -186,6 +195,7 @@ func (q *Queue) taken() {
 	defer q.mu.Unlock()
 	q.pending[0] = nil
 	q.pending = q.pending[1:]
+	q.sent++
 	if len(q.pending) > 0 {
 		return
 	}

@@ -89,6 +89,7 @@ type Server struct {
 	listeners map[*net.UnixListener]struct{}
 	conns     map[*conn]struct{} // those not dropped
 	accepted  uint64             // connections, ever
+	answered  uint64             // requests, ever
 	open      streamList         // the table: every stream not answered, by arrival
 	live      int                // how many of those have a connection
 	paid      sync.Cond          // a connection's debt of answers is small again
@@ -220,6 +221,14 @@ func (s *Server) part(ctx context.Context) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+}
+
+// Counters tells how many connections were accepted and how many requests were
+// answered.
+func (s *Server) Counters() (connections, requests uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted, s.answered
 }
 
 // Open lists the requests that have not been answered, oldest first.

@@ -101,6 +101,7 @@ func (s *Server) enter(st *stream) bool {
 func (s *Server) leave(st *stream) {
 	c := st.conn
 	s.open.remove(st)
+	s.answered++
 	c.open--
 	if !c.dropped {
 		s.live--

@@ -1,0 +1,68 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Client asks the control service of one shim. The daemon does not use it.
+type Client struct{ client *ttrpc.Client }
+
+// Dial connects to the shim at an address as containerd has it in a bundle
+// (bootstrap.json, address), with or without "unix://".
+func Dial(ctx context.Context, address string) (*Client, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", strings.TrimPrefix(address, "unix://"))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the shim: %w", err)
+	}
+	return &Client{client: ttrpc.NewClient(conn)}, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.client.Close() }
+
+// Info asks who the shim is.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	var info Info
+	return info, c.call(ctx, MethodInfo, nil, &info)
+}
+
+// Inspect asks for all that the shim knows.
+func (c *Client) Inspect(ctx context.Context) (Inspection, error) {
+	var inspection Inspection
+	return inspection, c.call(ctx, MethodInspect, nil, &inspection)
+}
+
+// Dump asks what the shim's goroutines are doing and what was done last.
+func (c *Client) Dump(ctx context.Context) (Dump, error) {
+	var dump Dump
+	return dump, c.call(ctx, MethodDump, nil, &dump)
+}
+
+// call asks a method. Errors are ttrpc's, with gRPC status codes; a shim of
+// another make answers Unimplemented.
+func (c *Client) call(ctx context.Context, method string, request, response any) error {
+	message, err := Encode(request)
+	if err != nil {
+		return err
+	}
+	// ttrpc's client takes generated messages only. To one without fields the
+	// bytes of any message are unknown fields, which it keeps.
+	in, out := rawMessage(message), rawMessage(nil)
+	if err := c.client.Call(ctx, Service, method, in, out); err != nil {
+		return err
+	}
+	return Decode(out.ProtoReflect().GetUnknown(), response)
+}
+
+func rawMessage(b []byte) *emptypb.Empty {
+	m := new(emptypb.Empty)
+	m.ProtoReflect().SetUnknown(b)
+	return m
+}

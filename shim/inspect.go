@@ -1,0 +1,159 @@
+package shim
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/ttrpcserver"
+	"github.com/cleatrun/cleat/shim/upgrade"
+	"github.com/cleatrun/cleat/shim/version"
+)
+
+// controlService answers the RPCs of the package control. None of what is here
+// waits: no lock that is taken is held by anybody over a call to the OCI runtime.
+type controlService struct {
+	daemon  bootstrap.Daemon
+	tasks   *taskService
+	server  *ttrpcserver.Server
+	started time.Time // the process
+	running time.Time // this program
+}
+
+func (s *controlService) methods() map[string]ttrpcserver.Handler {
+	return map[string]ttrpcserver.Handler{
+		control.MethodInfo:    answer(func() any { return s.info() }),
+		control.MethodInspect: answer(func() any { return s.inspect() }),
+		control.MethodDump:    answer(func() any { return s.dump() }),
+	}
+}
+
+// answer makes a handler of a function that is asked nothing.
+func answer(f func() any) ttrpcserver.Handler {
+	return func(context.Context, []byte) ([]byte, error) { return control.Encode(f()) }
+}
+
+func (s *controlService) info() control.Info {
+	release, revision := version.Get()
+	info := control.Info{
+		Release: release, Revision: revision,
+		PID:       os.Getpid(),
+		Namespace: s.daemon.Namespace, ID: s.daemon.ID,
+		StateVersion: upgrade.Version,
+		Started:      s.started, Running: s.running,
+	}
+	for _, c := range s.tasks.containers.all() {
+		if c.Init().State().State != process.Absent {
+			info.Containers++
+			info.Execs += c.Execs()
+		}
+	}
+	return info
+}
+
+func (s *controlService) inspect() control.Inspection {
+	i := control.Inspection{Info: s.info(), State: s.state()}
+	for _, r := range s.server.Open() {
+		i.Requests = append(i.Requests, control.Request{
+			Connection: r.Connection, Stream: r.Stream, Service: r.Service, Method: r.Method,
+			Age: r.Age, Answered: r.Answered, Abandoned: r.Dropped,
+		})
+	}
+	calls, total := driver.Calls()
+	for _, c := range calls {
+		i.Calls = append(i.Calls, control.Call{Operation: c.Operation, Container: c.Container, Age: time.Since(c.Began)})
+	}
+	i.Counters.Calls = total
+	i.Counters.Connections, i.Counters.Requests = s.server.Counters()
+	i.Counters.EventsTaken, i.Counters.EventsPending = s.tasks.events.Counters()
+	i.Counters.Goroutines, i.Counters.Heap = runtime.NumGoroutine(), heap()
+	return i
+}
+
+// heap is what Go's heap has of the system's memory.
+func heap() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	metrics.Read(samples)
+	var sum uint64
+	for _, m := range samples {
+		sum += m.Value.Uint64()
+	}
+	return sum
+}
+
+// state is the tree.
+func (s *controlService) state() upgrade.State {
+	release, _ := version.Get()
+	d := s.daemon
+	return upgrade.State{
+		Version: upgrade.Version,
+		Release: release,
+		Started: s.started,
+		Daemon: upgrade.Daemon{
+			Namespace: d.Namespace, ID: d.ID, Address: d.Address, TTRPCAddress: d.TTRPCAddress,
+			Bundle: d.Bundle, InvokedAs: d.InvokedAs, Debug: d.Debug, SocketPath: d.SocketPath,
+		},
+		Containers: s.tasks.containers.state(),
+		Events:     upgrade.Events{Topics: s.tasks.events.Pending()},
+	}
+}
+
+func (s *controlService) dump() control.Dump {
+	return control.Dump{Stacks: string(stacks(1 << 20)), Operations: s.tasks.history.list()}
+}
+
+// stacks of all goroutines, as far as they fit.
+func stacks(most int) []byte {
+	for size := min(64<<10, most); ; size = min(2*size, most) {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, true); n < size || size == most {
+			return buf[:n]
+		}
+	}
+}
+
+// history keeps the last operations that have ended.
+type history struct {
+	mu   sync.Mutex // guards what follows
+	last []control.Operation
+	next int // where the oldest is, once there are enough
+}
+
+const (
+	// historySize is how many are kept.
+	historySize = 64
+	// maxErrorText bounds what is kept of the error of one.
+	maxErrorText = 512
+)
+
+func (h *history) add(d process.Done) {
+	o := control.Operation{Container: d.Container, Exec: d.Exec, Operation: d.Operation.String(), Began: d.Began, Took: d.Took}
+	if d.Err != nil {
+		text := d.Err.Error()
+		o.Error = strings.Clone(text[:min(len(text), maxErrorText)])
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.last) < historySize {
+		h.last = append(h.last, o)
+		return
+	}
+	h.last[h.next] = o
+	h.next = (h.next + 1) % historySize
+}
+
+// list returns them, the oldest first.
+func (h *history) list() []control.Operation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Concat(h.last[h.next:], h.last[:h.next])
+}
