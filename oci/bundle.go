@@ -75,7 +75,7 @@ func (b Bundle) WriteOptions(o Options) error {
 // died early wrote none.
 func (b Bundle) ReadOptions() (Options, error) {
 	var o Options
-	data, err := b.read(optionsFile)
+	data, err := b.Read(optionsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, nil
 	}
@@ -101,7 +101,7 @@ func (b Bundle) WriteExit(e Exit) error {
 // ReadExit returns the recorded end of the init process, or fs.ErrNotExist.
 func (b Bundle) ReadExit() (Exit, error) {
 	var e Exit
-	data, err := b.read(exitFile)
+	data, err := b.Read(exitFile)
 	if err != nil {
 		return e, err
 	}
@@ -119,7 +119,7 @@ func (b Bundle) WriteAddress(address string) error {
 
 // ReadAddress returns what WriteAddress kept.
 func (b Bundle) ReadAddress() (string, error) {
-	data, err := b.read(addressFile)
+	data, err := b.Read(addressFile)
 	return string(data), err
 }
 
@@ -141,7 +141,16 @@ func (b Bundle) Replace(name string, data []byte) error {
 	return err
 }
 
-func (b Bundle) read(name string) ([]byte, error) {
+// Remove removes a file that Replace has written. That there is none is no error.
+func (b Bundle) Remove(name string) error {
+	if err := os.Remove(b.Path(name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Read reads a file that Replace has written, or says fs.ErrNotExist.
+func (b Bundle) Read(name string) ([]byte, error) {
 	return ReadRegular(b.Path(name), maxRecord)
 }
 

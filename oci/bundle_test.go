@@ -46,11 +46,11 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			t.Errorf("%+v, %v; want %+v", got, err, e)
 		}
 	}
-	for _, o := range []Options{{}, everyOption} {
+	for _, o := range []Options{{}, everyOption, {Args: []string{"--debug"}, Env: []string{"A=1"}, LogFormat: TextLog, Signals: RuntimeSignals, Processes: ElsewhereProcesses}} {
 		if err := b.WriteOptions(o); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := b.ReadOptions(); err != nil || got != o {
+		if got, err := b.ReadOptions(); err != nil || !reflect.DeepEqual(got, o) {
 			t.Errorf("%+v, %v; want %+v", got, err, o)
 		}
 	}
@@ -88,7 +88,7 @@ func (b Bundle) mustHold(t testing.TB, names ...string) {
 // A shim that died early has written nothing.
 func TestWhatWasNeverWritten(t *testing.T) {
 	b := newBundle(t)
-	if o, err := b.ReadOptions(); err != nil || o != (Options{}) {
+	if o, err := b.ReadOptions(); err != nil || !reflect.DeepEqual(o, Options{}) {
 		t.Errorf("options: %+v, %v", o, err)
 	}
 	if _, err := b.ReadExit(); !errors.Is(err, fs.ErrNotExist) {
@@ -123,7 +123,7 @@ func TestFilesAreThoseOfContainerdsOwnShim(t *testing.T) {
 	}
 	// And two fields that it has, but that say nothing to a shim.
 	put(t, b.Path("options.json"), strings.TrimSuffix(string(text), "}")+`,"task_api_address":"unix:///x","task_api_version":3}`)
-	if got, err := b.ReadOptions(); err != nil || got != everyOption {
+	if got, err := b.ReadOptions(); err != nil || !reflect.DeepEqual(got, everyOption) {
 		t.Errorf("of theirs: %+v, %v; want %+v", got, err, everyOption)
 	}
 	if err := b.WriteOptions(everyOption); err != nil {

@@ -12,7 +12,7 @@ const DefaultRoot = "/run/containerd/runc"
 
 // Options say how an OCI runtime is to be called for one container. The JSON
 // names are those of containerd.runc.v1.Options, so that options.json in a
-// bundle can be read by the shim of either make.
+// bundle can be read by the shim of either make; the last ones are only ours.
 type Options struct {
 	NoPivotRoot   bool   `json:"no_pivot_root,omitempty"`
 	NoNewKeyring  bool   `json:"no_new_keyring,omitempty"`
@@ -24,7 +24,45 @@ type Options struct {
 	SystemdCgroup bool   `json:"systemd_cgroup,omitempty"`
 	CriuImagePath string `json:"criu_image_path,omitempty"`
 	CriuWorkPath  string `json:"criu_work_path,omitempty"`
+
+	// Args come before the runtime's command, after the shim's own.
+	Args []string `json:"args,omitempty"`
+	// Env are variables KEY=VALUE over those that the shim has.
+	Env       []string  `json:"env,omitempty"`
+	LogFormat LogFormat `json:"log_format,omitempty"`
+	Signals   Signals   `json:"signals,omitempty"`
+	Processes Processes `json:"processes,omitempty"`
 }
+
+// LogFormat is how a runtime writes the log that --log names.
+type LogFormat string
+
+// The formats. NoLog is a runtime that does not know --log: what it has to say
+// is on its stderr.
+const (
+	JSONLog LogFormat = "" // as runc, crun and youki do
+	TextLog LogFormat = "text"
+	NoLog   LogFormat = "none"
+)
+
+// Signals is how signals are sent to the init process of a container.
+type Signals string
+
+// The ways. By its pidfd costs no call to the runtime.
+const (
+	PidfdSignals   Signals = ""
+	RuntimeSignals Signals = "runtime"
+)
+
+// Processes is where those of a container are.
+type Processes string
+
+// The places. Those that are not on this host can be waited for, signalled,
+// listed and measured by the runtime only.
+const (
+	HostProcesses      Processes = ""
+	ElsewhereProcesses Processes = "elsewhere"
+)
 
 // Mount is one mount of a root filesystem, as containerd's snapshotters
 // describe it.

@@ -23,6 +23,9 @@ const (
 	stdioAnnotation = ownAnnotations + "stdio"
 )
 
+// annotationNames are all that are known, without their common beginning.
+var annotationNames = []string{strings.TrimPrefix(drainAnnotation, ownAnnotations), strings.TrimPrefix(stdioAnnotation, ownAnnotations)}
+
 const (
 	// stdioAuto is stdioDirect where nothing is known to speak against it.
 	stdioAuto = "auto"
@@ -43,6 +46,9 @@ func (c *Container) annotate(annotations map[string]string) error {
 	for key, value := range annotations {
 		if !strings.HasPrefix(key, ownAnnotations) {
 			continue
+		}
+		if name := strings.TrimPrefix(key, ownAnnotations); c.allowed != nil && slices.Contains(annotationNames, name) && !slices.Contains(c.allowed, name) {
+			return fmt.Errorf("annotation %s is not allowed by the configuration (its key annotations): %w", key, errdefs.ErrInvalidArgument)
 		}
 		switch key {
 		case drainAnnotation:
@@ -76,6 +82,9 @@ func (c *Container) handOver() bool {
 	c.mu.Lock()
 	mode := c.annotations[stdioAnnotation]
 	c.mu.Unlock()
+	if mode == "" {
+		mode = c.output
+	}
 	switch mode {
 	case stdioDirect:
 		return true

@@ -24,6 +24,9 @@ type Config struct {
 	Options       oci.Options
 	Rootfs        []oci.Mount
 	Stdio         stdio.Spec
+	// Output is what holds unless an annotation says otherwise: stdioDirect,
+	// stdioCopy or, also by the empty string, stdioAuto.
+	Output string
 	// Checkpoint is a folder with a checkpoint image to restore from, or empty.
 	Checkpoint string
 	// Publish takes the container's events in order. It must not block.
@@ -37,6 +40,9 @@ type Config struct {
 	Done func(Done)
 	// Limits; the zero value means DefaultLimits.
 	Limits Limits
+	// Allowed are the annotations that are listened to, without what all of
+	// the shim's begin with; nil means all.
+	Allowed []string
 }
 
 // Container is one container. All methods are safe for concurrent use.
@@ -46,6 +52,8 @@ type Container struct {
 	namespace  string
 	bundle     oci.Bundle
 	rootfs     []oci.Mount
+	output     string
+	allowed    []string
 	checkpoint string
 	publish    func(Event)
 	gone       func()
@@ -81,6 +89,8 @@ func New(config Config) *Container {
 		namespace:  config.Namespace,
 		bundle:     config.Bundle,
 		rootfs:     config.Rootfs,
+		output:     config.Output,
+		allowed:    config.Allowed,
 		checkpoint: config.Checkpoint,
 		options:    config.Options,
 		limits:     config.Limits,

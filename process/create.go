@@ -42,6 +42,7 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	c.cgroupsPath = spec.Linux.CgroupsPath
 	c.options.SystemdCgroup = c.options.SystemdCgroup || spec.SystemdCgroup()
 	c.runtime = driver.New(c.bundle, c.namespace, c.options)
+	c.runtime.Limits = c.limits.Runtime
 	c.mu.Unlock()
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, fmt.Errorf("create container %s: keep its options: %w", c.ID, err)

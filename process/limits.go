@@ -1,6 +1,10 @@
 package process
 
-import "time"
+import (
+	"time"
+
+	"github.com/cleatrun/cleat/oci/driver"
+)
 
 // Limits bound what a container may take time for.
 type Limits struct {
@@ -16,6 +20,8 @@ type Limits struct {
 	ExecHold time.Duration
 	// Killed bounds the wait for the end of a process after SIGKILL.
 	Killed time.Duration
+	// Runtime bounds the single calls to the OCI runtime.
+	Runtime driver.Limits
 }
 
 // DefaultLimits are generous where hosts are slow and short where people wait.
@@ -25,6 +31,7 @@ var DefaultLimits = Limits{
 	Drain:     2 * time.Second,
 	ExecHold:  10 * time.Second,
 	Killed:    10 * time.Second,
+	Runtime:   driver.DefaultLimits,
 }
 
 // bounds are the limits as they are now.

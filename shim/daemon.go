@@ -56,6 +56,7 @@ func Serve(d bootstrap.Daemon) error {
 	tasks := &taskService{
 		namespace:  d.Namespace,
 		invokedAs:  d.InvokedAs,
+		leader:     d.Said,
 		containers: newContainers(d.ID, joinLimit),
 		events:     queue,
 		log:        l,

@@ -31,6 +31,7 @@ const joinLimit = 2 * time.Minute
 type taskService struct {
 	namespace  string
 	invokedAs  string
+	leader     options.Said // for containers of which no start was run
 	containers *containers
 	events     *events.Queue
 	log        *log
@@ -87,7 +88,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 	if !filepath.IsAbs(r.Bundle) {
 		return nil, fmt.Errorf("create container %s: bundle %q is not an absolute path: %w", r.ID, r.Bundle, errdefs.ErrInvalidArgument)
 	}
-	o, err := options.Resolve(t.invokedAs, r.GetOptions().GetTypeUrl(), r.GetOptions().GetValue())
+	settings, err := t.settings(ctx, oci.Bundle(r.Bundle), options.Message{TypeURL: r.GetOptions().GetTypeUrl(), Value: r.GetOptions().GetValue()})
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
@@ -98,14 +99,17 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 				ID:         r.ID,
 				Namespace:  t.namespace,
 				Bundle:     oci.Bundle(r.Bundle),
-				Options:    o,
+				Options:    settings.Runtime,
 				Rootfs:     mounts(r.Rootfs),
 				Stdio:      stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
+				Output:     settings.Stdio.String(),
 				Checkpoint: r.Checkpoint,
 				Publish:    t.publish,
 				Gone:       func() { t.containers.remove(c) },
 				Log:        t.log.Warn,
 				Done:       t.history.add,
+				Limits:     limits(settings.Limits),
+				Allowed:    annotations(settings.Annotations),
 			})
 			return c
 		})

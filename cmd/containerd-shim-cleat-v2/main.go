@@ -14,8 +14,9 @@ import (
 	"github.com/cleatrun/cleat/shim"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/bootstrap/cleanup"
-	_ "github.com/cleatrun/cleat/shim/bootstrap/early" // start, and most of delete
+	"github.com/cleatrun/cleat/shim/bootstrap/early" // start, and most of delete
 	"github.com/cleatrun/cleat/shim/bootstrap/introspect"
+	"github.com/cleatrun/cleat/shim/config"
 	"github.com/cleatrun/cleat/shim/version"
 )
 
@@ -36,10 +37,14 @@ func main() {
 
 func run(call bootstrap.Call) error {
 	switch call.Action {
+	case bootstrap.Start: // which early has begun
+		return config.Start(*early.Left, bootstrap.Stdout)
+	case bootstrap.Options:
+		return config.Answer(os.Stdin, bootstrap.Stdout)
 	case bootstrap.Delete:
 		return cleanup.Delete(call, bootstrap.Stdout, os.Stderr)
 	case bootstrap.Info:
-		return introspect.Info(call, os.Stdin, bootstrap.Stdout)
+		return introspect.Info(call, os.Stdin, bootstrap.Stdout, os.Stderr)
 	case bootstrap.Version:
 		_, err := io.WriteString(bootstrap.Stdout, version.Text(call.InvokedAs))
 		return err

@@ -26,6 +26,7 @@ type call struct {
 	operation string
 	container string
 	began     time.Time
+	env       []string
 	limit     time.Duration
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -39,13 +40,22 @@ func (r *Runtime) begin(ctx context.Context, operation, id string, limit time.Du
 	if end, ok := ctx.Deadline(); ok {
 		c.limit = min(limit, time.Until(end))
 	}
-	c.ctx, c.cancel = context.WithTimeout(ctx, limit)
+	c.ctx, c.cancel = context.WithTimeout(runc.WithExtraEnv(ctx, r.options.Env...), limit)
+	c.env = r.options.Env
 	c.runtime = runc.Runc{
 		Command:       r.binary(),
 		Root:          r.root(),
 		Log:           r.bundle.Path(fmt.Sprintf("log-%s-%d-%d.json", operation, os.Getpid(), number)),
 		LogFormat:     runc.JSON,
 		SystemdCgroup: r.options.SystemdCgroup,
+		ExtraArgs:     r.options.Args,
+	}
+	switch r.options.LogFormat {
+	case oci.TextLog:
+		c.runtime.LogFormat = runc.Text
+	case oci.NoLog:
+		c.runtime.Log, c.runtime.LogFormat = "", ""
+		return c
 	}
 	// There is one already if a shim of the same pid was killed; and in a
 	// bundle that is gone (containerd removes those it cannot load) there can
@@ -115,17 +125,22 @@ func NotRun(err error) bool {
 	return strings.HasPrefix(err.Error(), "exec: ") || strings.HasPrefix(err.Error(), "fork/exec ")
 }
 
-// words are the runtime's own: the last error in its log, else its output,
-// else why it could not be run.
+// words are the runtime's own: the last error in its log, else its output, else
+// the last line of a log that is text, else why it could not be run.
 func (c *call) words(err error) string {
 	status, output := exitOf(err)
+	text := ""
 	if status != 0 {
-		if message := lastLogError(c.runtime.Log); message != "" {
+		var message string
+		if message, text = lastLogError(c.runtime.Log); message != "" {
 			return message
 		}
 	}
 	if output != "" {
 		return output
+	}
+	if text != "" {
+		return text
 	}
 	if NotRun(err) {
 		return strings.TrimSuffix(err.Error(), ": <nil>") // go-runc's word for no output
@@ -187,24 +202,36 @@ const maxLog = 64 << 10
 
 // lastLogError returns the message of the last error in a runtime's JSON log,
 // or nothing. runc and crun write {"level":"error","msg":"…"}, youki writes
-// {"level":"ERROR","message":"…"}.
-func lastLogError(path string) string {
+// {"level":"ERROR","message":"…"}. Where there is no JSON at all, it returns
+// the last line of the text that there is instead.
+func lastLogError(path string) (message, text string) {
 	data, err := oci.ReadTail(path, maxLog)
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	lines := strings.Split(string(data), "\n")
+	isJSON := false
 	for i := len(lines) - 1; i >= 0; i-- {
 		var line struct{ Level, Msg, Message string }
 		if json.Unmarshal([]byte(lines[i]), &line) != nil {
+			if text == "" {
+				text = strings.TrimSpace(lines[i])
+			}
 			continue
 		}
+		isJSON = true
 		if strings.EqualFold(line.Level, "error") || strings.EqualFold(line.Level, "fatal") {
-			return strings.TrimSpace(line.Msg + line.Message)
+			return strings.TrimSpace(line.Msg + line.Message), ""
 		}
 	}
-	return ""
+	if isJSON {
+		text = ""
+	}
+	return "", text[:min(len(text), maxLine)]
 }
+
+// maxLine bounds what is told of a log that is text.
+const maxLine = 2 << 10
 
 func readPid(path string) (int, error) {
 	data, err := oci.ReadRegular(path, 32)

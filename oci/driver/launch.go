@@ -98,6 +98,7 @@ func (c *call) run(s Streams, args ...string) error {
 	cmd := exec.CommandContext(c.ctx, c.runtime.Command, append(c.flags(), args...)...)
 	// runc takes it for its own if it finds it.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	cmd.Env = append(cmd.Env, c.env...)
 	var output bytes.Buffer
 	if streams := s.io(); streams != nil {
 		streams.Set(cmd)
@@ -123,7 +124,7 @@ func (c *call) flags() []string {
 	if c.runtime.SystemdCgroup {
 		flags = append(flags, "--systemd-cgroup")
 	}
-	return flags
+	return append(flags, c.runtime.ExtraArgs...)
 }
 
 // io makes go-runc start the runtime with the streams; nil when there is a

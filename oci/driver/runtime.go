@@ -160,7 +160,8 @@ func (r *Runtime) LookPath() (string, error) {
 func (r *Runtime) Features(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Limits.Control)
 	defer cancel()
-	features, err := (&runc.Runc{Command: r.binary()}).Features(ctx)
+	ctx = runc.WithExtraEnv(ctx, r.options.Env...)
+	features, err := (&runc.Runc{Command: r.binary(), ExtraArgs: r.options.Args}).Features(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("features of OCI runtime %s: %w", r.binary(), err)
 	}

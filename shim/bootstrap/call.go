@@ -27,13 +27,15 @@ import (
 type Action string
 
 // The actions. Info and Version are asked for by flags; no action at all is
-// Serve, by which `start` runs the daemon.
+// Serve, by which `start` runs the daemon; Options is what the daemon runs to have
+// TOML read.
 const (
 	Serve   Action = "serve"
 	Start   Action = "start"
 	Delete  Action = "delete"
 	Info    Action = "info"
 	Version Action = "version"
+	Options Action = "options"
 )
 
 // Call is one command line of the binary.
@@ -41,7 +43,8 @@ type Call struct {
 	Action Action
 	// InvokedAs is argv[0]. Its last part picks the OCI runtime.
 	InvokedAs string
-	// Namespace and ID are valid identifiers, or both empty for Info and Version.
+	// Namespace and ID are valid identifiers, or anything for Info, Version and
+	// Options.
 	Namespace string
 	ID        string
 	// Address is the path of containerd's gRPC socket.
@@ -94,6 +97,9 @@ func Parse(argv []string) (Call, error) {
 		c.Action = Serve
 	case "start", "delete":
 		c.Action = Action(action)
+	case "options":
+		c.Action = Options
+		return c, nil
 	default:
 		return c, fmt.Errorf("unknown action %q: only start and delete are known", flags.Arg(0))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/shim/options"
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,10 @@ type Daemon struct {
 	// name. options.Resolve takes the first.
 	InvokedAs   string
 	RuntimeName string
-	Debug       bool
+	// Said is what was said to the start. It counts for containers for which
+	// no start is run, those of a sandbox.
+	Said  options.Said
+	Debug bool
 	// Socket is the listening socket, non-blocking; the daemon closes it. Closing
 	// does not remove its file, SocketPath.
 	Socket     *os.File
@@ -75,6 +79,10 @@ func (c Call) Daemon() (Daemon, error) {
 		SocketPath:   path,
 	}
 	if d.Bundle, err = os.Getwd(); err != nil {
+		d.Socket.Close()
+		return Daemon{}, fmt.Errorf("take over from start: %w", err)
+	}
+	if d.Said, _, err = options.Kept(oci.Bundle(d.Bundle)); err != nil {
 		d.Socket.Close()
 		return Daemon{}, fmt.Errorf("take over from start: %w", err)
 	}

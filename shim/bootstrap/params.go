@@ -22,13 +22,7 @@ type params struct {
 	ttrpcAddress string
 	grpcAddress  string
 	socketDir    string
-	// options is a google.protobuf.Any with the runtime's options.
-	options anyMessage
-}
-
-type anyMessage struct {
-	typeURL string
-	value   []byte
+	options      options.Message
 }
 
 // logLevelDebug is LOG_LEVEL_DEBUG of containerd.runtime.bootstrap.v1; lower
@@ -69,17 +63,17 @@ func (c Call) parseParams(input []byte) (params, error) {
 	return p, nil
 }
 
-// ParseOptions reads the stdin of `-info`: options alone, or nothing.
-func ParseOptions(stdin io.Reader) (typeURL string, value []byte, err error) {
+// ParseOptions reads the stdin of `-info` and `options`: options alone, or nothing.
+func ParseOptions(stdin io.Reader) (options.Message, error) {
 	input, err := readStdin(stdin)
 	if err != nil {
-		return "", nil, err
+		return options.Message{}, err
 	}
-	a, err := parseOptions(input)
+	m, err := parseOptions(input)
 	if err != nil {
-		return "", nil, fmt.Errorf("stdin holds no options: %w: %w", err, errdefs.ErrInvalidArgument)
+		return m, fmt.Errorf("stdin holds no options: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	return a.typeURL, a.value, nil
+	return m, nil
 }
 
 type bootstrapParams struct {
@@ -144,7 +138,7 @@ func (p *params) addExtension(message []byte) error {
 		if err != nil {
 			return err
 		}
-		if p.options.typeURL == "" && options.Known(a.typeURL) {
+		if p.options.TypeURL == "" && a.Known() {
 			p.options = a
 		}
 	}
@@ -152,24 +146,24 @@ func (p *params) addExtension(message []byte) error {
 }
 
 // parseOptions reads options alone, a google.protobuf.Any, or nothing.
-func parseOptions(input []byte) (anyMessage, error) {
+func parseOptions(input []byte) (options.Message, error) {
 	a, err := parseAny(input)
-	if err == nil && a.typeURL == "" && len(input) > 0 {
+	if err == nil && a.TypeURL == "" && len(input) > 0 {
 		err = errors.New("the type of the options is not named")
 	}
 	return a, err
 }
 
-func parseAny(message []byte) (a anyMessage, err error) {
+func parseAny(message []byte) (a options.Message, err error) {
 	for field, err := range wire.Fields(message) {
 		if err != nil {
 			return a, err
 		}
 		switch field.Number {
 		case 1:
-			err = field.Text(&a.typeURL)
+			err = field.Text(&a.TypeURL)
 		case 2:
-			field.Bytes(&a.value)
+			field.Bytes(&a.Value)
 		}
 		if err != nil {
 			return a, err

@@ -45,18 +45,18 @@ func FuzzBootstrapParamsAsGenerated(f *testing.F) {
 		expected.debug = want.LogLevel <= bootapi.LogLevel_LOG_LEVEL_DEBUG
 		expected.ttrpcAddress, expected.grpcAddress, expected.socketDir = want.ContainerdTtrpcAddress, want.ContainerdGrpcAddress, want.GetSocketDir()
 		for _, e := range want.Extensions {
-			if options.Known(e.GetValue().GetTypeUrl()) {
-				expected.options.typeURL, expected.options.value = e.Value.TypeUrl, e.Value.Value
+			if (options.Message{TypeURL: e.GetValue().GetTypeUrl()}).Known() {
+				expected.options.TypeURL, expected.options.Value = e.Value.TypeUrl, e.Value.Value
 				break
 			}
 		}
-		if string(got.options.value) != string(expected.options.value) {
-			t.Fatalf("options %x, want %x", got.options.value, expected.options.value)
+		if string(got.options.Value) != string(expected.options.Value) {
+			t.Fatalf("options %x, want %x", got.options.Value, expected.options.Value)
 		}
-		got.options.value, expected.options.value = nil, nil
+		got.options.Value, expected.options.Value = nil, nil
 		if got.id != expected.id || got.namespace != expected.namespace || got.debug != expected.debug ||
 			got.ttrpcAddress != expected.ttrpcAddress || got.grpcAddress != expected.grpcAddress ||
-			got.socketDir != expected.socketDir || got.options.typeURL != expected.options.typeURL {
+			got.socketDir != expected.socketDir || got.options.TypeURL != expected.options.TypeURL {
 			t.Fatalf("got  %+v\nwant %+v", got, expected)
 		}
 	})
@@ -80,7 +80,7 @@ func TestOptionsAloneAreNotTakenForBootstrapParams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !p.legacy || p.options.typeURL != a.TypeUrl || string(p.options.value) != string(a.Value) {
+	if !p.legacy || p.options.TypeURL != a.TypeUrl || string(p.options.Value) != string(a.Value) {
 		t.Errorf("got %+v", p)
 	}
 }

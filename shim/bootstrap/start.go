@@ -26,32 +26,63 @@ const (
 	socketDirLink = "s"
 )
 
-// Start is the action `start`: it leaves a daemon running for the container,
-// or finds the one of its group, and writes where it listens to stdout. When
-// it fails, nothing is left of it.
-func (c Call) Start(stdin io.Reader, stdout io.Writer) (err error) {
+// Starting is a `start` that has read what it is asked for.
+type Starting struct {
+	call   Call
+	params params
+}
+
+// ReadStart reads what containerd says on the stdin of `start`.
+func (c Call) ReadStart(stdin io.Reader) (Starting, error) {
 	input, err := readStdin(stdin)
 	if err != nil {
-		return err
+		return Starting{}, err
 	}
 	p, err := c.parseParams(input)
 	if err != nil {
-		return err
+		return Starting{}, err
 	}
 	if c.Address == "" {
 		c.Address = p.grpcAddress
 	}
-	o, err := options.Resolve(c.InvokedAs, p.options.typeURL, p.options.value)
-	if err != nil {
-		return err
+	return Starting{call: c, params: p}, nil
+}
+
+// Options of the client.
+func (s Starting) Options() options.Message { return s.params.options }
+
+// Plain returns what is said to the start when there is no TOML in it, and false
+// when there is: the package config reads that.
+func (s Starting) Plain() (said options.Said, plain bool, err error) {
+	if options.File() != "" {
+		return said, false, nil
 	}
+	path, body, err := s.Options().TOML()
+	if err != nil || path != "" || len(body) > 0 {
+		return said, false, err
+	}
+	said.Message = s.Options()
+	said.Client, err = said.Message.Runc()
+	return said, err == nil, err
+}
+
+// Run is the action `start`: it leaves a daemon running for the container, or
+// finds the one of its group, and writes where it listens to stdout. When it
+// fails, nothing is left of it. What said was read from TOML is left in the
+// bundle for the daemon; keep tells that there was any.
+func (s Starting) Run(said options.Said, keep bool, stdout io.Writer) (err error) {
+	c, p := s.call, s.params
+	settings := said.Settings(c.InvokedAs)
 	bundle, err := c.workingBundle()
 	if err != nil {
 		return err
 	}
-	group, err := groupOf(bundle, c.ID)
+	group, err := groupOf(bundle, c.ID, settings.Group)
 	if err != nil {
 		return err
+	}
+	if p.socketDir == "" {
+		p.socketDir = settings.SocketDir.String()
 	}
 	dir, err := socketDir(p.socketDir)
 	if err != nil {
@@ -90,8 +121,14 @@ func (c Call) Start(stdin io.Reader, stdout io.Writer) (err error) {
 		}
 		undo.add(func() { os.Remove(bundle.Path(socketDirLink)) })
 	}
+	if keep {
+		if err := said.Keep(bundle); err != nil {
+			return err
+		}
+		undo.add(func() { options.Forget(bundle) })
+	}
 	if listener >= 0 {
-		daemon, err := c.startDaemon(bundle, listener, p, o)
+		daemon, err := c.startDaemon(bundle, listener, p, settings.Runtime)
 		if err != nil {
 			return err
 		}
@@ -141,30 +178,14 @@ func absolute(bundle string) (oci.Bundle, error) {
 	return oci.Bundle(path.Join(dir, bundle)), nil
 }
 
-// groupAnnotations name the group of a container, the first that it has: as
-// containerd's own shim reads them, and as CRI-O says which pod it is of.
-var groupAnnotations = []string{
-	"io.containerd.runc.v2.group",
-	"io.kubernetes.cri.sandbox-id",
-	"io.kubernetes.cri-o.SandboxID",
-}
-
-// groupOf returns the group whose containers share one shim. A container
-// without one, or a sandbox without a spec, is a group of its own.
-func groupOf(bundle oci.Bundle, id string) (string, error) {
+// groupOf returns the group whose containers share one shim. A sandbox without
+// a spec has no annotations.
+func groupOf(bundle oci.Bundle, id string, group options.Group) (string, error) {
 	spec, err := bundle.ReadSpec()
-	if errors.Is(err, fs.ErrNotExist) {
-		return id, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	for _, key := range groupAnnotations {
-		if group := spec.Annotations[key]; group != "" {
-			return group, nil
-		}
-	}
-	return id, nil
+	return group.Of(id, spec.Annotations), nil
 }
 
 // listenOrJoin returns a new listener on the socket of the group, or none

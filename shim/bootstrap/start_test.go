@@ -63,7 +63,7 @@ func TestStartAnswersOldContainerdWithThePlainAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	toml, err := anypb.New(&runtimeoptions.Options{ConfigBody: []byte("a = 1")})
+	toml, err := anypb.New(&runtimeoptions.Options{ConfigBody: []byte("stdio = 'copy'")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,16 +19,18 @@ func RuntimeName(invokedAs string) string {
 	return "io.containerd." + name + "." + version
 }
 
-// defaultBinary is the OCI runtime that the name of the binary stands for:
-// linked as containerd-shim-crun-v2 the shim drives crun. Its own name and
-// that of containerd's shim, which it can replace, stand for runc.
-func defaultBinary(invokedAs string) string {
-	switch name, _ := split(invokedAs); name {
-	case "", ownName:
-		return "runc"
-	default:
-		return name
+// DefaultRuntime is the OCI runtime when nothing names another.
+const DefaultRuntime = "runc"
+
+// linkedRuntime is the OCI runtime that the name of the binary stands for:
+// linked as containerd-shim-crun-v2 the shim drives crun, and runc in the place
+// of containerd's own shim. Its own name stands for none.
+func linkedRuntime(invokedAs string) string {
+	name, _ := split(invokedAs)
+	if name == ownName {
+		return ""
 	}
+	return name
 }
 
 // split takes containerd-shim-NAME-VERSION apart. NAME may hold dashes,

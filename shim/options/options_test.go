@@ -1,7 +1,9 @@
 package options
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
 	"testing"
 
 	"github.com/cleatrun/cleat/oci"
@@ -37,40 +39,52 @@ func TestEveryFieldOfRuncOptionsIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, url := range []string{fromAny.TypeUrl, fromTypeurl.GetTypeUrl()} {
-		got, err := Resolve("containerd-shim-cleat-v2", url, fromAny.Value)
+		m := Message{TypeURL: url, Value: fromAny.Value}
+		client, err := m.Runc()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != everyResolved {
+		got := Resolve("containerd-shim-cleat-v2", Config{}, client).Runtime
+		if !reflect.DeepEqual(got, everyResolved) {
 			t.Errorf("%s:\n got %+v\nwant %+v", url, got, everyResolved)
 		}
-		if !Known(url) {
+		if !m.Known() {
 			t.Errorf("%s is not known", url)
 		}
 	}
 }
 
-func TestWhatIsNotKnownGivesDefaults(t *testing.T) {
-	toml, err := proto.Marshal(&runtimeoptions.Options{TypeUrl: "x", ConfigBody: []byte("SystemdCgroup = true")})
+func TestWhatHoldsNothingForTheShimGivesDefaults(t *testing.T) {
+	for _, m := range []Message{
+		{},
+		{TypeURL: RuncOptions},
+		{TypeURL: RuntimeOptions},
+		{TypeURL: "io.kata.Options", Value: []byte{0xff, 0xff}},
+	} {
+		client, err := m.Runc()
+		path, body, tomlErr := m.TOML()
+		if err != nil || tomlErr != nil || path != "" || body != nil {
+			t.Errorf("%q: %v, %v; TOML in %q and %q", m.TypeURL, err, tomlErr, path, body)
+		}
+		got := Resolve("/usr/bin/containerd-shim-cleat-v2", Config{}, client).Runtime
+		if want := (oci.Options{BinaryName: "runc"}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v", m.TypeURL, got)
+		}
+	}
+}
+
+func TestTOMLIsFoundInRuntimeOptions(t *testing.T) {
+	value, err := proto.Marshal(&runtimeoptions.Options{TypeUrl: "x", ConfigPath: "/p", ConfigBody: []byte("a = 1")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		name, url string
-		value     []byte
-	}{
-		{"nothing", "", nil},
-		{"empty runc options", RuncOptions, nil},
-		{"runtime options", "type.googleapis.com/" + RuntimeOptions, toml},
-		{"runtime options of 1.x", oldRuntimeOptions, toml},
-		{"another runtime's", "io.kata.Options", []byte{0xff, 0xff}},
-	} {
-		got, err := Resolve("/usr/bin/containerd-shim-cleat-v2", c.url, c.value)
-		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
+	for _, url := range []string{RuntimeOptions, "type.googleapis.com/" + RuntimeOptions, oldRuntimeOptions} {
+		path, body, err := Message{url, value}.TOML()
+		if path != "/p" || string(body) != "a = 1" || err != nil {
+			t.Errorf("%s: %q, %q, %v", url, path, body, err)
 		}
-		if want := (oci.Options{BinaryName: "runc"}); got != want {
-			t.Errorf("%s: %+v", c.name, got)
+		if _, _, err := (Message{url, value[:len(value)-1]}).TOML(); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%s cut off: %v", url, err)
 		}
 	}
 }
@@ -88,7 +102,7 @@ func TestBrokenRuncOptionsAreAnInvalidArgument(t *testing.T) {
 		"not UTF-8":       {0x1a, 0x01, 0xff},
 		"unknown cut off": {0xfa, 0x01, 0x7f},
 	} {
-		if _, err := Resolve("", RuncOptions, value); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := (Message{RuncOptions, value}).Runc(); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -112,12 +126,15 @@ func FuzzRuncOptionsAsGenerated(f *testing.F) {
 		if err != nil {
 			return
 		}
-		expected := oci.Options{
+		expected := Runc{
 			NoPivotRoot: want.NoPivotRoot, NoNewKeyring: want.NoNewKeyring, ShimCgroup: want.ShimCgroup,
-			IOUID: want.IoUid, IOGID: want.IoGid, BinaryName: want.BinaryName, Root: want.Root,
-			SystemdCgroup: want.SystemdCgroup, CriuImagePath: want.CriuImagePath, CriuWorkPath: want.CriuWorkPath,
+			IoUid: want.IoUid, IoGid: want.IoGid, BinaryName: Program{text{want.BinaryName}}, Root: AbsolutePath{text{want.Root}},
+			CriuImagePath: want.CriuImagePath, CriuWorkPath: want.CriuWorkPath,
 		}
-		if got != expected {
+		if want.SystemdCgroup {
+			expected.SystemdCgroup = &want.SystemdCgroup
+		}
+		if !reflect.DeepEqual(got, expected) {
 			t.Fatalf("got %+v\nwant %+v", got, expected)
 		}
 	})
@@ -139,16 +156,107 @@ func TestTheNameOfTheBinaryPicksTheRuntime(t *testing.T) {
 		if got := RuntimeName(c.invoked); got != c.runtime {
 			t.Errorf("RuntimeName(%q) = %q, want %q", c.invoked, got, c.runtime)
 		}
-		got, err := Resolve(c.invoked, "", nil)
-		if err != nil || got.BinaryName != c.binary {
-			t.Errorf("Resolve(%q) = %q, %v, want %q", c.invoked, got.BinaryName, err, c.binary)
+		if got := Resolve(c.invoked, Config{}, Config{}).Runtime.BinaryName; got != c.binary {
+			t.Errorf("Resolve(%q) = %q, want %q", c.invoked, got, c.binary)
 		}
 	}
-	named, err := proto.Marshal(&runcoptions.Options{BinaryName: "kata-runtime"})
-	if err != nil {
+}
+
+// fromJSON is how the daemon gets what a file says.
+func fromJSON(t *testing.T, said string) (c Config) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(said), &c); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := Resolve("containerd-shim-crun-v2", RuncOptions, named); got.BinaryName != "kata-runtime" {
-		t.Errorf("options say kata-runtime, the name crun: got %q", got.BinaryName)
+	return c
+}
+
+// built-in < file < client, value by value.
+func TestEachLevelGoesOverTheOneBelow(t *testing.T) {
+	file := fromJSON(t, `{
+		"runtime": "crun", "group": "namespace", "stdio": "copy", "socket_dir": "/s",
+		"annotations": ["stdio"], "limits": {"drain": "3s", "kill": "1s"},
+		"runtimes": {
+			"runc": {"root": "/file", "args": ["--debug"], "systemd_cgroup": true},
+			"crun": {"path": "/opt/crun", "env": {"B": "2", "A": "1"}, "log_format": "none", "signals": "runtime", "processes": "elsewhere"},
+			"stock": {"log_format": "json", "signals": "pidfd", "processes": "host"}}}`)
+	client := func(said string) Config { return fromJSON(t, said) }
+	crun := oci.Options{BinaryName: "/opt/crun", Env: []string{"A=1", "B=2"}, LogFormat: oci.NoLog, Signals: oci.RuntimeSignals, Processes: oci.ElsewhereProcesses}
+	for _, c := range []struct {
+		what, invoked string
+		client        Config
+		want          oci.Options
+	}{
+		{"own name: the file's runtime", "containerd-shim-cleat-v2", Config{}, crun},
+		{"another name: the file does not say which", "containerd-shim-runc-v2", Config{},
+			oci.Options{BinaryName: "runc", Root: "/file", Args: []string{"--debug"}, SystemdCgroup: true}},
+		{"a name without a table", "containerd-shim-youki-v2", Config{}, oci.Options{BinaryName: "youki"}},
+		{"what is built in, said", "containerd-shim-stock-v2", Config{}, oci.Options{BinaryName: "stock"}},
+		{"the client's name finds the table", "containerd-shim-youki-v2", client(`{"runc": {"BinaryName": "crun"}}`), crun},
+		{"as does its runtime", "containerd-shim-youki-v2", client(`{"runtime": "crun"}`), crun},
+		{"the client's path finds none", "containerd-shim-cleat-v2", client(`{"runc": {"BinaryName": "/usr/bin/crun"}}`), oci.Options{BinaryName: "/usr/bin/crun"}},
+		{"the client's values go over the file's", "containerd-shim-runc-v2", client(`{"runc": {"Root": "/client", "SystemdCgroup": false}}`),
+			oci.Options{BinaryName: "runc", Root: "/client", Args: []string{"--debug"}}},
+		{"as do those of its tables", "containerd-shim-runc-v2", client(`{"runtimes": {"runc": {"args": [], "env": {"X": ""}, "path": "/r"}}}`),
+			oci.Options{BinaryName: "/r", Root: "/file", Args: []string{}, Env: []string{"X="}, SystemdCgroup: true}},
+	} {
+		if got := Resolve(c.invoked, file, c.client).Runtime; !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.what, got, c.want)
+		}
+	}
+	got := Resolve("", file, client(`{"group": "pod", "stdio": "direct", "annotations": [], "limits": {"drain": "4s", "launch": "5s"}}`))
+	want := fromJSON(t, `{"runtime": "crun", "group": "pod", "stdio": "direct", "socket_dir": "/s", "annotations": [], "limits": {"drain": "4s", "kill": "1s", "launch": "5s"}}`)
+	want.Runtimes = file.Runtimes
+	if !reflect.DeepEqual(got.Config, want) {
+		t.Errorf("got  %+v\nwant %+v", got.Config, want)
+	}
+}
+
+func TestGroupIsWhoSharesAShim(t *testing.T) {
+	annotations := map[string]string{"io.kubernetes.cri.sandbox-id": "pod", "team": "blue"}
+	for group, want := range map[string]string{
+		`""`: "pod", `"pod"`: "pod", `"container"`: "id", `"namespace"`: "*", `"annotation:team"`: "blue", `"annotation:other"`: "id",
+	} {
+		var c Config
+		if group != `""` {
+			c = fromJSON(t, `{"group": `+group+`}`)
+		}
+		if got := c.Group.Of("id", annotations); got != want {
+			t.Errorf("%s: %s, want %s", group, got, want)
+		}
+	}
+	annotations["io.containerd.runc.v2.group"] = "first"
+	if got := (Group{}).Of("id", annotations); got != "first" {
+		t.Errorf("%s, want that of containerd's own shim first", got)
+	}
+}
+
+// What start keeps in a bundle is what the daemon reads there.
+func TestWhatIsKeptIsRead(t *testing.T) {
+	bundle := oci.Bundle(t.TempDir())
+	if _, found, err := Kept(bundle); found || err != nil {
+		t.Errorf("nothing kept: %t, %v", found, err)
+	}
+	want := Said{
+		File:    fromJSON(t, `{"runtimes": {"crun": {"path": "/opt/crun", "systemd_cgroup": false}}, "annotations": [], "limits": {"drain": "0s"}}`),
+		Message: Message{TypeURL: RuntimeOptions, Value: []byte{1, 0, 255}},
+		Client:  fromJSON(t, `{"runc": {"BinaryName": "/b", "IoUid": 7}, "group": "annotation:x"}`),
+	}
+	if err := want.Keep(bundle); err != nil {
+		t.Fatal(err)
+	}
+	if got, found, err := Kept(bundle); err != nil || !found || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %t, %v\nwant %+v", got, found, err, want)
+	}
+	for range 2 {
+		if err := Forget(bundle); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := bundle.Replace("said.json", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Kept(bundle); err == nil {
+		t.Error("what is cut off is read")
 	}
 }

@@ -99,16 +99,17 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 }
 
 // recordedOptions are those with which the container was created. The daemon
-// wrote them before it first called the runtime; a bundle without them, of a
-// container that never came so far, gets the defaults.
+// wrote them before it first called the runtime. A bundle without them, of a
+// container that never came so far, has perhaps what its start was told.
 func recordedOptions(call bootstrap.Call, bundle oci.Bundle) (oci.Options, error) {
 	o, err := bundle.ReadOptions()
 	if err != nil {
 		err = fmt.Errorf("read the recorded options: %w", err)
 	}
 	if o.BinaryName == "" {
-		defaults, _ := options.Resolve(call.InvokedAs, "", nil)
-		o.BinaryName = defaults.BinaryName
+		said, _, unread := options.Kept(bundle)
+		err = errors.Join(err, unread)
+		o = said.Settings(call.InvokedAs).Runtime
 	}
 	if !o.SystemdCgroup {
 		if spec, err := bundle.ReadSpec(); err == nil {

@@ -15,19 +15,21 @@ import (
 	"github.com/cleatrun/cleat/shim/bootstrap"
 )
 
+// Left is a `start` that is left to main, because there is TOML to be read for
+// it, and nil otherwise.
+var Left *bootstrap.Starting
+
 func init() {
 	call, err := bootstrap.Parse(os.Args)
 	if err != nil {
 		return // main says so
 	}
+	var done bool
 	switch call.Action {
 	case bootstrap.Start:
-		err = call.Start(os.Stdin, bootstrap.Stdout)
+		done, err = start(call)
 	case bootstrap.Delete:
-		var done bool
-		if done, err = call.DeleteFinished(bootstrap.Stdout); !done {
-			return
-		}
+		done, err = call.DeleteFinished(bootstrap.Stdout)
 	default:
 		return
 	}
@@ -35,5 +37,23 @@ func init() {
 		os.Stderr.WriteString(call.Fail(err))
 		os.Exit(1)
 	}
-	os.Exit(0)
+	if done {
+		os.Exit(0)
+	}
+}
+
+func start(call bootstrap.Call) (done bool, err error) {
+	starting, err := call.ReadStart(os.Stdin)
+	if err != nil {
+		return false, err
+	}
+	said, plain, err := starting.Plain()
+	if err != nil {
+		return false, err
+	}
+	if !plain {
+		Left = &starting
+		return false, nil
+	}
+	return true, starting.Run(said, false, bootstrap.Stdout)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/config"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/version"
 	"github.com/containerd/containerd/api/types"
@@ -28,25 +29,29 @@ const featuresLimit = 5 * time.Second
 // Info reads options from stdin, or nothing, and writes a
 // containerd.types.RuntimeInfo to stdout. An OCI runtime that is not there is
 // an error, as is one that does not answer in time; one that knows no features
-// has none.
-func Info(call bootstrap.Call, stdin io.Reader, stdout io.Writer) error {
-	typeURL, value, err := bootstrap.ParseOptions(stdin)
+// has none. Options that are not for the shim are told on stderr.
+func Info(call bootstrap.Call, stdin io.Reader, stdout, stderr io.Writer) error {
+	m, err := bootstrap.ParseOptions(stdin)
 	if err != nil {
 		return err
 	}
-	o, err := options.Resolve(call.InvokedAs, typeURL, value)
+	said, err := config.Read(m)
 	if err != nil {
 		return err
+	}
+	if !m.Known() && m.TypeURL != "" {
+		fmt.Fprintf(stderr, "options of the type %s are not for this shim, and ignored\n", m.TypeURL)
 	}
 	release, revision := version.Get()
 	info := &types.RuntimeInfo{
 		Name:    options.RuntimeName(call.InvokedAs),
 		Version: &types.RuntimeVersion{Version: release, Revision: revision},
 	}
-	if typeURL != "" {
-		info.Options = &anypb.Any{TypeUrl: typeURL, Value: value}
+	if m.TypeURL != "" {
+		info.Options = &anypb.Any{TypeUrl: m.TypeURL, Value: m.Value}
 	}
-	if info.Features, err = runtimeFeatures(driver.New("", "", o)); err != nil {
+	runtime := driver.New("", "", said.Settings(call.InvokedAs).Runtime)
+	if info.Features, err = runtimeFeatures(runtime); err != nil {
 		return err
 	}
 	data, err := proto.Marshal(info)

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/config"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -24,7 +25,10 @@ func main() {
 	if err == nil {
 		switch call.Action {
 		case bootstrap.Start:
-			err = call.Start(os.Stdin, bootstrap.Stdout)
+			var starting bootstrap.Starting
+			if starting, err = call.ReadStart(os.Stdin); err == nil {
+				err = config.Start(starting, bootstrap.Stdout)
+			}
 		case bootstrap.Serve:
 			err = serve(call)
 		}
