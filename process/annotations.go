@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/containerd/errdefs"
 )
@@ -91,5 +92,7 @@ func (c *Container) handOver() bool {
 	case stdioCopy:
 		return false
 	}
-	return !driver.CanCheckpoint()
+	// Of a runtime that writes no log, what it says on stderr is all there is to
+	// tell why a create has failed; in the client's FIFO it could not be found.
+	return c.options.LogFormat != oci.NoLog && !driver.CanCheckpoint()
 }

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/cleatrun/cleat/oci/cgroup"
@@ -9,6 +10,15 @@ import (
 
 // This file is about the container's cgroup: what it uses, who is in it, whether
 // it ran out of memory.
+
+// loadCgroup finds the cgroup of the init process. Of one that is not on this host
+// there is none.
+func (c *Container) loadCgroup(pid int) (*cgroup.Group, error) {
+	if c.elsewhere() {
+		return nil, nil
+	}
+	return cgroup.Load(pid)
+}
 
 func (c *Container) watchCgroup(group *cgroup.Group) {
 	c.mu.Lock()
@@ -69,11 +79,16 @@ func (c *Container) PIDs() (map[int]string, error) {
 			known[p.state.PID] = id
 		}
 	}
+	ended := c.initGone
 	c.mu.Unlock()
-	if group == nil {
-		return known, nil
+	var pids []int
+	var err error
+	switch {
+	case group != nil:
+		pids, err = group.PIDs()
+	case c.elsewhere() && len(known) > 0 && !ended:
+		pids, err = c.runtime.Processes(context.Background(), c.ID)
 	}
-	pids, err := group.PIDs()
 	if err != nil {
 		return nil, fmt.Errorf("processes of container %s: %w", c.ID, err)
 	}
@@ -90,6 +105,9 @@ func (c *Container) Stats() (any, error) {
 	c.mu.Lock()
 	group := c.cgroup
 	c.mu.Unlock()
+	if group == nil && c.elsewhere() {
+		return c.remoteStats()
+	}
 	if group == nil {
 		return nil, fmt.Errorf("statistics of container %s: it has no cgroup: %w", c.ID, errdefs.ErrNotFound)
 	}

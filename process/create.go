@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/oci/driver"
@@ -103,10 +104,10 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 	if err := p.adopt(pid); err != nil {
 		return err
 	}
-	group, err := cgroup.Load(pid)
+	group, err := c.loadCgroup(pid)
 	if err != nil {
 		c.log("container %s: no statistics: %v", c.ID, err)
-	} else {
+	} else if group != nil {
 		c.watchCgroup(group)
 		undo.later(func() { c.dropCgroup() })
 	}
@@ -129,6 +130,7 @@ func (p *Process) stdioOptions(direct, drainFirst bool) stdio.Options {
 	return stdio.Options{
 		Direct:      direct,
 		DrainFirst:  drainFirst,
+		Listen:      c.options.LogFormat == oci.NoLog,
 		UID:         int(c.options.IOUID),
 		GID:         int(c.options.IOGID),
 		Dir:         string(c.bundle),
@@ -143,7 +145,7 @@ func childStreams(s *stdio.Streams) driver.Streams {
 		return driver.Streams{ConsoleSocket: socket}
 	}
 	stdin, stdout, stderr := s.Child()
-	return driver.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	return driver.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr, Said: s.Said}
 }
 
 // Start lets the init process run the container's program, or restores the

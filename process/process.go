@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/process/stdio"
@@ -23,7 +24,7 @@ type Process struct {
 	state   ProcessState
 	call    *call
 	streams *stdio.Streams
-	child   *child.Child
+	child   body
 	// What was asked before there were streams.
 	stdinClosed   bool
 	width, height uint16
@@ -52,6 +53,18 @@ func newProcess(c *Container, execID string, streams stdio.Spec) *Process {
 
 // State as last published; it never waits.
 func (p *Process) State() ProcessState { return *p.published.Load() }
+
+// body is the process itself, of which the shim learns the end and to which it
+// sends signals: one on this host (child.Child), or one that only the OCI
+// runtime can reach.
+type body interface {
+	// Wait returns how it ended; it is called once, as soon as there is a body.
+	Wait() (child.Exit, error)
+	// Signal says os.ErrProcessDone when it has ended.
+	Signal(syscall.Signal) error
+	Ended() bool
+	Close() error
+}
 
 // Container that the process belongs to.
 func (p *Process) Container() *Container { return p.container }
@@ -147,11 +160,15 @@ func (p *Process) useStreams(s *stdio.Streams) error {
 // adopt makes the process that the OCI runtime has launched the shim's own:
 // from here on its exit cannot be lost.
 func (p *Process) adopt(pid int) error {
+	if p.container.elsewhere() {
+		p.own(pid, newRemote(p, pid))
+		return nil
+	}
 	owned, err := child.Adopt(pid)
 	if err != nil {
 		return err
 	}
-	p.own(owned)
+	p.own(pid, owned)
 	return nil
 }
 
@@ -161,19 +178,23 @@ func (p *Process) adoptLeft(pid int) {
 	if pid == 0 {
 		return
 	}
+	if p.container.elsewhere() {
+		p.own(pid, newRemote(p, pid))
+		return
+	}
 	owned, err := child.AdoptLeft(pid)
 	if err != nil {
 		p.container.log("%s: %v", p.name(), err)
 		return
 	}
-	p.own(owned)
+	p.own(pid, owned)
 }
 
-func (p *Process) own(owned *child.Child) {
+func (p *Process) own(pid int, owned body) {
 	c := p.container
 	c.mu.Lock()
 	p.child = owned
-	p.state.PID = owned.PID
+	p.state.PID = pid
 	p.publish()
 	c.mu.Unlock()
 	go p.watch()

@@ -1,12 +1,15 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"syscall"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/containerd/errdefs"
 )
 
@@ -29,6 +32,9 @@ func (p *Process) Kill(signal syscall.Signal, all bool) error {
 		return fmt.Errorf("%s has no process: %w", p.name(), errdefs.ErrFailedPrecondition)
 	}
 	everyone := all && !p.isExec() && group != nil
+	if c.options.Signals == oci.RuntimeSignals && !p.isExec() || c.elsewhere() {
+		return p.killByRuntime(owned, signal, all)
+	}
 	if everyone && !(signal == killSignal && c.ownPIDNamespace) {
 		err = group.Kill(signal)
 	} else {
@@ -47,6 +53,20 @@ func (p *Process) Kill(signal syscall.Signal, all bool) error {
 		return p.thaw(group)
 	}
 	return nil
+}
+
+// killByRuntime has the OCI runtime send the signal. The init process goes by the
+// container's name.
+func (p *Process) killByRuntime(owned body, signal syscall.Signal, all bool) error {
+	pid := 0
+	if p.isExec() {
+		pid, all = p.State().PID, false
+	}
+	err := p.container.runtime.Kill(context.Background(), p.container.ID, pid, signal, all)
+	if err != nil && (owned.Ended() || driver.Finished(err)) {
+		return fmt.Errorf("%s: process already finished: %w", p.name(), errdefs.ErrNotFound)
+	}
+	return err
 }
 
 // thaw lets a process die that was killed while it was frozen, which on cgroup v1

@@ -30,6 +30,7 @@ type call struct {
 	limit     time.Duration
 	ctx       context.Context
 	cancel    context.CancelFunc
+	said      func() string // as in Streams
 	// criu is what it has said of why a checkpoint or restore failed.
 	criu string
 }
@@ -135,6 +136,9 @@ func (c *call) words(err error) string {
 		if message, text = lastLogError(c.runtime.Log); message != "" {
 			return message
 		}
+	}
+	if output == "" && c.said != nil {
+		output = strings.TrimSpace(c.said())
 	}
 	if output != "" {
 		return output

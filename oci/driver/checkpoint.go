@@ -110,6 +110,7 @@ func (r *Runtime) Checkpoint(ctx context.Context, id string, o CheckpointOptions
 // has ended by the time there could be anything to reap.
 func (r *Runtime) Restore(ctx context.Context, id string, o RestoreOptions, s Streams) (pid int, err error) {
 	c := r.begin(ctx, "restore", id, r.Limits.Launch)
+	c.said = s.Said
 	defer c.end(&err)
 	work := o.WorkPath
 	if work == "" {

@@ -3,7 +3,6 @@ package driver
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -95,10 +94,7 @@ func (w *boundedWriter) Write(b []byte) (int, error) {
 // run calls the runtime with arguments that go-runc has no call for, and fails
 // in the same words.
 func (c *call) run(s Streams, args ...string) error {
-	cmd := exec.CommandContext(c.ctx, c.runtime.Command, append(c.flags(), args...)...)
-	// runc takes it for its own if it finds it.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
-	cmd.Env = append(cmd.Env, c.env...)
+	cmd := c.command(c.ctx, args...)
 	var output bytes.Buffer
 	if streams := s.io(); streams != nil {
 		streams.Set(cmd)
@@ -110,9 +106,18 @@ func (c *call) run(s Streams, args ...string) error {
 		return err
 	}
 	if status, _ := runc.Monitor.Wait(cmd, exits); status != 0 {
-		return fmt.Errorf("%s did not terminate successfully: %w: %s", cmd.Args[0], &runc.ExitError{Status: status}, output.Bytes())
+		return ended(cmd, status, output.Bytes())
 	}
 	return nil
+}
+
+// command is the runtime with its options and environment; ctx is its life.
+func (c *call) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.runtime.Command, append(c.flags(), args...)...)
+	// runc takes it for its own if it finds it.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	cmd.Env = append(cmd.Env, c.env...)
+	return cmd
 }
 
 // flags are the runtime's options that come before its command.

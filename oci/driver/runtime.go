@@ -58,6 +58,9 @@ type Streams struct {
 	Stdin, Stdout, Stderr *os.File
 	// ConsoleSocket is where the runtime sends the terminal to.
 	ConsoleSocket string
+	// Said, which may be nil, takes what the runtime has written to Stderr when it
+	// has failed, as far as that can be told.
+	Said func() string
 }
 
 // Create creates the container: its init process exists and waits for Start.
@@ -65,6 +68,7 @@ type Streams struct {
 // has announced the launch (child.Launching) and adopts the returned pid.
 func (r *Runtime) Create(ctx context.Context, id string, s Streams) (pid int, err error) {
 	c := r.begin(ctx, "create", id, r.Limits.Launch)
+	c.said = s.Said
 	defer c.end(&err)
 	return c.launch(r.bundle.InitPidFile(), func(pidFile string) error {
 		return c.runtime.Create(c.ctx, id, string(r.bundle), &runc.CreateOpts{
@@ -89,6 +93,7 @@ func (r *Runtime) Start(ctx context.Context, id string) (err error) {
 // that of a process which the runtime has made before it failed.
 func (r *Runtime) Exec(ctx context.Context, id, execID string, process specs.Process, s Streams) (pid int, err error) {
 	c := r.begin(ctx, "exec", id, r.Limits.Launch)
+	c.said = s.Said
 	defer c.end(&err)
 	// A process's environment holds secrets. go-runc's own Exec writes it to a
 	// file in a shared folder, where it stays if the shim is killed; the

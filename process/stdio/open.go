@@ -109,7 +109,7 @@ func (s *Streams) openInput(t target) (childs *os.File, how string, err error) {
 // openOutput returns the process's end of stdout or stderr.
 func (s *Streams) openOutput(name string, t target) (childs *os.File, how string, err error) {
 	switch {
-	case t.kind == none:
+	case t.kind == none && !(s.options.Listen && name == "stderr"):
 		childs, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		return childs, "", err
 	case t.kind == fifo && s.direct():
@@ -130,7 +130,7 @@ func (s *Streams) openOutput(name string, t target) (childs *os.File, how string
 		sink.close()
 		return nil, "", err
 	}
-	if t.kind == fifo {
+	if t.kind == fifo || t.kind == none {
 		s.outputs = append(s.outputs, newSplicer(name, endOf(ours), sink, s.options.Log))
 		return childs, "spliced", nil
 	}

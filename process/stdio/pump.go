@@ -164,6 +164,24 @@ func (p *pump) abandon() {
 	p.src.close()
 }
 
+// unread takes what is in src of a pump that was never started, and returns the
+// end of it.
+func (p *pump) unread(limit int) string {
+	var said []byte
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := unix.Read(p.src.fd, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			return string(said)
+		}
+		said = append(said, buf[:n]...)
+		said = said[max(0, len(said)-limit):]
+	}
+}
+
 // splice moves what is in src to dst, waiting for either as needed.
 //
 // A splice between pipes does not tell which of the two it would have to wait

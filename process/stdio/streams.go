@@ -41,6 +41,9 @@ type Options struct {
 	// between process and shim is as large as the host allows, and Drain waits for
 	// the client to have read all.
 	DrainFirst bool
+	// Listen makes sure that Said can tell what the launch writes to stderr, where
+	// the client wants no stderr, too.
+	Listen bool
 	// UID and GID own the pipes that are made, so that the container's user
 	// can open /dev/stdout anew.
 	UID, GID int
@@ -135,6 +138,26 @@ func (s *Streams) ConsoleSocket() string {
 		return ""
 	}
 	return s.console.path
+}
+
+// maxSaid bounds what Said returns; it is the end of what there is.
+const maxSaid = 4 << 10
+
+// Said takes what was written to stderr by a launch that has failed: that is the
+// OCI runtime's, for the process never ran. It is empty where nothing stands
+// between the process and the client or its logger.
+func (s *Streams) Said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached || s.closed {
+		return ""
+	}
+	for _, p := range s.outputs {
+		if p.name == "stderr" {
+			return p.unread(maxSaid)
+		}
+	}
+	return ""
 }
 
 // Attach is called when the process has been launched: it takes the terminal

@@ -54,10 +54,17 @@ func Delete(call bootstrap.Call, stdout, stderr io.Writer) error {
 func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures error) {
 	fail := func(err error) { failures = errors.Join(failures, err) }
 
+	o, unread := recordedOptions(call, bundle)
+	if unread != nil {
+		fail(unread)
+	}
 	pid := initPid(bundle)
-	left, err := find(pid, call.ID)
-	if err != nil {
-		fail(err)
+	var left left
+	if o.Processes == oci.HostProcesses { // else the number is none of this host's
+		var err error
+		if left, err = find(pid, call.ID); err != nil {
+			fail(err)
+		}
 	}
 	defer left.close()
 	// Before the runtime does: some take seconds for what is frozen. Whether it
@@ -66,10 +73,6 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	killed := time.Now()
 
 	if _, err := os.Stat(string(bundle)); err == nil {
-		o, err := recordedOptions(call, bundle)
-		if err != nil {
-			fail(err)
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
 		defer cancel()
 		err = driver.New(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
@@ -88,7 +91,7 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		fail(fmt.Errorf("remove the shim's socket: %w", err))
 	}
 
-	exit, err = bundle.ReadExit()
+	exit, err := bundle.ReadExit()
 	if err == nil {
 		return exit, failures
 	}

@@ -1,0 +1,91 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/child"
+)
+
+// This file is about containers whose processes are not on this host: all that
+// the kernel is asked as a rule, the OCI runtime is asked for them.
+
+// elsewhere tells whether this is such a container.
+func (c *Container) elsewhere() bool { return c.options.Processes == oci.ElsewhereProcesses }
+
+// remoteStats are what the runtime says, in the form of this host's cgroups.
+func (c *Container) remoteStats() (any, error) {
+	stats, err := c.runtime.Stats(context.Background(), c.ID)
+	if err != nil {
+		return nil, fmt.Errorf("statistics of container %s: %w", c.ID, err)
+	}
+	return cgroup.OfRuntime(stats), nil
+}
+
+// remote is a process that only the OCI runtime can reach.
+type remote struct {
+	process *Process
+	pid     int // as the runtime counts; 0 stands for the init process
+	ended   atomic.Bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+func newRemote(p *Process, pid int) *remote {
+	r := &remote{process: p}
+	if p.isExec() {
+		r.pid = pid
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// Wait is that of body. A runtime that cannot tell how a process ends is asked
+// again and again whether its container has ended; then the status is lost.
+func (r *remote) Wait() (child.Exit, error) {
+	defer r.ended.Store(true)
+	c := r.process.container
+	status, err := c.runtime.Wait(r.ctx, c.ID, r.pid)
+	if err == nil {
+		exit := child.Exit{Status: status, At: time.Now()}
+		if status > 128 && status <= 128+64 { // as shells tell signals
+			exit.Signal = syscall.Signal(status - 128)
+		}
+		return exit, nil
+	}
+	const pause = time.Second
+	for ctx := r.ctx; ctx.Err() == nil; {
+		if stopped, _ := c.runtime.Stopped(ctx, c.ID); stopped {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return child.Exit{}, err
+}
+
+// Signal is that of body.
+func (r *remote) Signal(signal syscall.Signal) error {
+	if r.ended.Load() {
+		return os.ErrProcessDone
+	}
+	c := r.process.container
+	return c.runtime.Kill(r.ctx, c.ID, r.pid, signal, false)
+}
+
+// Ended is that of body.
+func (r *remote) Ended() bool { return r.ended.Load() }
+
+// Close is that of body.
+func (r *remote) Close() error {
+	r.cancel()
+	return nil
+}
