@@ -28,6 +28,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/place"
@@ -160,7 +161,11 @@ type member struct {
 	program string // the shim
 	options runcoptions.Options
 	request *task.CreateTaskRequest // the options are added
-	shim    *daemon.Shim
+	// What `start` is told of options, if it is not the same; and that it is told
+	// of no folder for sockets.
+	startOptions *anypb.Any
+	noSocketDir  bool
+	shim         *daemon.Shim
 }
 
 // group puts a container into the group of that name.
@@ -281,7 +286,14 @@ func (m *member) startAction() *exec.Cmd {
 		ContainerdTtrpcAddress: m.sink.Address(), ContainerdGrpcAddress: m.Path("c.sock"),
 		ContainerdBinary: programs.Containerd, SocketDir: proto.String(m.Sockets()),
 	}
-	if err := params.AddExtension(m.packedOptions()); err != nil {
+	if m.noSocketDir {
+		params.SocketDir = nil
+	}
+	o := m.startOptions
+	if o == nil {
+		o = m.packedOptions()
+	}
+	if err := params.AddExtension(o); err != nil {
 		m.t.Fatal(err)
 	}
 	input, err := proto.Marshal(params)

@@ -34,6 +34,9 @@ type Config struct {
 	// runtimes before Tools.Dir.
 	Path []string
 
+	// Env are variables that containerd has, and its shims get.
+	Env []string
+
 	// Image is an image in a file that is imported at the start, "" for none.
 	Image string
 
@@ -114,6 +117,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	cmd := exec.Command(d.config.Tools.Containerd, "--config", d.Path("config.toml"))
 	cmd.Dir = d.Dir
 	cmd.Env = append(d.Environ(append(d.config.Path, d.config.Tools.Dir)...), "NOTIFY_SOCKET="+d.Path("ready"))
+	cmd.Env = append(cmd.Env, d.config.Env...)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	// Ctrl-C in the terminal is for our owner, which then removes the place.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
