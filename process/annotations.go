@@ -13,19 +13,20 @@ import (
 )
 
 // Annotations are how a user sets something for one container: in its spec, or
-// later by an update. All of ours begin with the same words; one that does must
-// be known, all others are somebody else's.
+// later by an update.
 const (
-	ownAnnotations = "io.containerd.cleat."
+	// OwnAnnotations is what all of ours begin with; one that does must be
+	// known, all others are somebody else's.
+	OwnAnnotations = "io.containerd.cleat."
 	// drainAnnotation is Limits.Drain, a duration such as 2s.
-	drainAnnotation = ownAnnotations + "drain-limit"
+	drainAnnotation = OwnAnnotations + "drain-limit"
 	// stdioAnnotation is how the container's output gets to the client's FIFO:
 	// stdioDirect, stdioCopy or, the default, stdioAuto.
-	stdioAnnotation = ownAnnotations + "stdio"
+	stdioAnnotation = OwnAnnotations + "stdio"
 )
 
-// annotationNames are all that are known, without their common beginning.
-var annotationNames = []string{strings.TrimPrefix(drainAnnotation, ownAnnotations), strings.TrimPrefix(stdioAnnotation, ownAnnotations)}
+// AnnotationNames are all annotations that are known, without their common beginning.
+var AnnotationNames = []string{strings.TrimPrefix(drainAnnotation, OwnAnnotations), strings.TrimPrefix(stdioAnnotation, OwnAnnotations)}
 
 const (
 	// stdioAuto is stdioDirect where nothing is known to speak against it.
@@ -45,10 +46,10 @@ func (c *Container) annotate(annotations map[string]string) error {
 		own = map[string]string{}
 	}
 	for key, value := range annotations {
-		if !strings.HasPrefix(key, ownAnnotations) {
+		if !strings.HasPrefix(key, OwnAnnotations) {
 			continue
 		}
-		if name := strings.TrimPrefix(key, ownAnnotations); c.allowed != nil && slices.Contains(annotationNames, name) && !slices.Contains(c.allowed, name) {
+		if name := strings.TrimPrefix(key, OwnAnnotations); c.allowed != nil && slices.Contains(AnnotationNames, name) && !slices.Contains(c.allowed, name) {
 			return fmt.Errorf("annotation %s is not allowed by the configuration (its key annotations): %w", key, errdefs.ErrInvalidArgument)
 		}
 		switch key {

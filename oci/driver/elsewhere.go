@@ -83,6 +83,7 @@ func (r *Runtime) Wait(ctx context.Context, id string, pid int) (status int, err
 		args = append(args, processArgs(pid)...)
 	}
 	c := r.begin(context.WithoutCancel(ctx), "wait", id, forEver)
+	underWay.remove(c) // it is no work that is being done
 	defer c.end(&err)
 	var stdout, stderr bytes.Buffer
 	cmd := c.command(ctx, append(args, id)...)
