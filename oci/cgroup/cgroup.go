@@ -9,7 +9,8 @@
 //
 // This file holds the Group itself: where its directories are, and its state as
 // plain data. stat.go reads usage, procs.go lists processes, kill.go ends them,
-// oom.go and watch.go tell about OOM kills, hierarchy.go finds the mounts.
+// oom.go and watch.go tell about OOM kills, hierarchy.go finds the mounts,
+// handover.go takes a Group to another program of this process.
 package cgroup
 
 import (
@@ -52,6 +53,12 @@ type State struct {
 	// Sample is the last sample of Stat in its wire format, nil if none was
 	// taken.
 	Sample []byte `json:"sample,omitempty"`
+	// Watched tells that there is a watch for OOM kills.
+	Watched bool `json:"watched,omitempty"`
+	// Counter and Event are the names of the files that are kept open, where
+	// they are handed over: the OOM counter and, on V1, the watch's event.
+	Counter string `json:"counter,omitempty"`
+	Event   string `json:"event,omitempty"`
 }
 
 // Group is the cgroup of one container. It keeps at most two files open: the
@@ -72,6 +79,9 @@ type Group struct {
 	sample any        // last result of Stat, never changed once stored
 	watch  *watch
 	closed bool
+
+	// unloaded tells that v1 or v2 is not there yet: see Inherit.
+	unloaded bool
 }
 
 // Load finds the cgroup of the process pid from /proc/<pid>/cgroup and opens
@@ -127,21 +137,33 @@ func Restore(s State) (*Group, error) {
 // open makes a Group and opens what it keeps open. When the cgroup is gone it
 // returns the Group together with errdefs.ErrNotFound.
 func open(s State) (*Group, error) {
-	g := &Group{mode: s.Mode, root: s.Root, paths: s.Paths}
-	var err error
-	switch s.Mode {
-	case V1:
-		err = g.openV1()
-	case V2:
-		err = g.openV2()
-	default:
-		return nil, fmt.Errorf("unknown cgroup mode %q: %w", s.Mode, errdefs.ErrInvalidArgument)
+	g, err := describe(s)
+	if err != nil {
+		return nil, err
 	}
+	err = g.load()
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
 	g.oom.open(g)
 	return g, err
+}
+
+// describe makes a Group of which nothing is open.
+func describe(s State) (*Group, error) {
+	if s.Mode != V1 && s.Mode != V2 {
+		return nil, fmt.Errorf("unknown cgroup mode %q: %w", s.Mode, errdefs.ErrInvalidArgument)
+	}
+	return &Group{mode: s.Mode, root: s.Root, paths: s.Paths}, nil
+}
+
+// load makes the library's part of the Group. When the cgroup is gone the error
+// is errdefs.ErrNotFound.
+func (g *Group) load() error {
+	if g.mode == V2 {
+		return g.openV2()
+	}
+	return g.openV1()
 }
 
 func (g *Group) openV1() error {
@@ -181,14 +203,15 @@ func (g *Group) openV2() error {
 // OOM counter.
 func (g *Group) State() State {
 	g.mu.Lock()
-	sample := g.sample
+	sample, watched := g.sample, g.watch != nil
 	g.mu.Unlock()
 	return State{
-		Mode:   g.mode,
-		Root:   g.root,
-		Paths:  g.paths,
-		OOM:    g.oom.state(),
-		Sample: marshalSample(sample),
+		Mode:    g.mode,
+		Root:    g.root,
+		Paths:   g.paths,
+		OOM:     g.oom.state(),
+		Sample:  marshalSample(sample),
+		Watched: watched,
 	}
 }
 

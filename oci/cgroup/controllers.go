@@ -18,6 +18,9 @@ func (g *Group) EnableControllers() error {
 	if g.mode != V2 {
 		return nil
 	}
+	if err := g.loadLate(); err != nil {
+		return err
+	}
 	all, err := g.v2.RootControllers()
 	if err != nil {
 		return fmt.Errorf("enable controllers of cgroup %s: %w", g.paths[""], err)

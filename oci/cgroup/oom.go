@@ -53,6 +53,16 @@ type OOMState struct {
 	// Seen are the kernel's counters as last read, by path below the group, ""
 	// for itself.
 	Seen map[string]uint64 `json:"seen,omitempty"`
+
+	// What is suspected at the moment, in oomCounter's words.
+	BurstStart    time.Time `json:"burst_start,omitzero"`
+	LastGrowth    time.Time `json:"last_growth,omitzero"`
+	BurstReported bool      `json:"burst_reported,omitempty"`
+	Sign          time.Time `json:"sign,omitzero"`
+	Farewells     uint64    `json:"farewells,omitempty"`
+	ParentKills   uint64    `json:"parent_kills,omitempty"`
+	ParentKnown   bool      `json:"parent_known,omitempty"`
+	Gone          bool      `json:"gone,omitempty"`
 }
 
 // oomCounter follows the kernel's counters of one group.
@@ -169,17 +179,7 @@ func (c *oomCounter) open(g *Group) {
 	if c.file != nil || c.gone {
 		return
 	}
-	c.mode = g.mode
-	c.dir = g.dir("")
-	name := "memory.events"
-	if g.mode == V1 {
-		c.dir, name = g.dir("memory"), "memory.oom_control"
-		if g.paths["memory"] == "/" {
-			c.dir = "" // a container without a memory group of its own; the root's nested ones are the host
-		}
-	} else if above := filepath.Dir(c.dir); above != g.root && c.dir != g.root {
-		c.parent = filepath.Join(above, name)
-	}
+	name := c.locate(g)
 	if c.dir == "" {
 		return
 	}
@@ -189,6 +189,22 @@ func (c *oomCounter) open(g *Group) {
 	if err == nil {
 		c.file = os.NewFile(uintptr(fd), name)
 	}
+}
+
+// locate finds out where the counter is and how its file is called. c.mu is held.
+func (c *oomCounter) locate(g *Group) (name string) {
+	c.mode = g.mode
+	c.dir = g.dir("")
+	name = "memory.events"
+	if g.mode == V1 {
+		c.dir, name = g.dir("memory"), "memory.oom_control"
+		if g.paths["memory"] == "/" {
+			c.dir = "" // a container without a memory group of its own; the root's nested ones are the host
+		}
+	} else if above := filepath.Dir(c.dir); above != g.root && c.dir != g.root {
+		c.parent = filepath.Join(above, name)
+	}
+	return name
 }
 
 // begin takes what has been killed so far for reported.
@@ -204,8 +220,11 @@ func (c *oomCounter) begin() {
 func (c *oomCounter) restore(s OOMState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known = s
-	c.known.Seen = maps.Clone(s.Seen)
+	c.known = OOMState{Kills: s.Kills, Reported: s.Reported, Seen: maps.Clone(s.Seen)}
+	c.burstStart, c.lastGrowth, c.burstReported = s.BurstStart, s.LastGrowth, s.BurstReported
+	c.sign, c.farewells = s.Sign, s.Farewells
+	c.parentKills, c.parentKnown = s.ParentKills, s.ParentKnown
+	c.gone = s.Gone
 }
 
 func (c *oomCounter) state() OOMState {
@@ -214,6 +233,10 @@ func (c *oomCounter) state() OOMState {
 	_ = c.refresh()
 	s := c.known
 	s.Seen = maps.Clone(s.Seen)
+	s.BurstStart, s.LastGrowth, s.BurstReported = c.burstStart, c.lastGrowth, c.burstReported
+	s.Sign, s.Farewells = c.sign, c.farewells
+	s.ParentKills, s.ParentKnown = c.parentKills, c.parentKnown
+	s.Gone = c.gone
 	return s
 }
 

@@ -33,6 +33,9 @@ func (g *Group) Stat() (any, error) {
 }
 
 func (g *Group) read() (any, error) {
+	if err := g.loadLate(); err != nil {
+		return nil, err
+	}
 	if g.mode == V2 {
 		return g.readV2()
 	}

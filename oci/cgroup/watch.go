@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -35,6 +36,10 @@ type watch struct {
 	oom    *oomCounter
 	notify func()
 	event  *os.File // V1: the eventfd; V2: the counter's own file, which it does not own
+
+	mu    sync.Mutex // protects held and the deadline of event
+	held  bool
+	ended chan struct{} // closed when the goroutine has ended
 }
 
 // WatchOOM calls notify when processes of the group were killed for want of
@@ -62,7 +67,7 @@ func (g *Group) WatchOOM(notify func()) error {
 		return fmt.Errorf("watch OOM kills: %w", err)
 	}
 	g.watch = w
-	go w.run()
+	w.start()
 	return nil
 }
 
@@ -74,11 +79,13 @@ func newWatch(c *oomCounter, notify func()) (*watch, error) {
 	}
 	w := &watch{oom: c, notify: notify, event: c.file}
 	if c.mode == V1 {
-		var err error
-		if w.event, err = oomEventfd(c); err != nil {
-			return nil, err
+		if c.event == nil { // else it was inherited
+			var err error
+			if c.event, err = oomEventfd(c); err != nil {
+				return nil, err
+			}
 		}
-		c.event = w.event
+		w.event = c.event
 	}
 	if err := w.event.SetReadDeadline(time.Time{}); err != nil {
 		w.stop()
@@ -119,9 +126,14 @@ func (w *watch) stop() {
 	}
 }
 
+func (w *watch) start() {
+	w.ended = make(chan struct{})
+	go w.run(w.ended)
+}
+
 // run is the watch's goroutine.
-func (w *watch) run() {
-	defer w.stop()
+func (w *watch) run(ended chan struct{}) {
+	defer close(ended)
 	next := len(looks) // into looks
 	for {
 		now := w.look()
@@ -138,7 +150,11 @@ func (w *watch) run() {
 			next++
 		}
 		signalled, err := w.wait(wait)
+		if errors.Is(err, errHeld) {
+			return
+		}
 		if err != nil {
+			w.stop()
 			return
 		}
 		if signalled && w.oom.mode == V1 {
@@ -176,7 +192,7 @@ func (w *watch) wait(d time.Duration) (signalled bool, err error) {
 	if d > 0 {
 		deadline = time.Now().Add(d)
 	}
-	if err := w.event.SetReadDeadline(deadline); err != nil {
+	if err := w.until(deadline); err != nil {
 		return false, err
 	}
 	if w.oom.mode == V1 {
@@ -188,6 +204,39 @@ func (w *watch) wait(d time.Duration) (signalled bool, err error) {
 		return false, nil
 	}
 	return signalled, err
+}
+
+// errHeld ends the goroutine of a watch that goes on later.
+var errHeld = errors.New("the watch is held up")
+
+// until sets the end of the next wait.
+func (w *watch) until(deadline time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held {
+		return errHeld
+	}
+	return w.event.SetReadDeadline(deadline)
+}
+
+// hold ends the goroutine and waits for that.
+func (w *watch) hold() {
+	w.mu.Lock()
+	w.held = true
+	w.event.SetReadDeadline(time.Unix(1, 0))
+	w.mu.Unlock()
+	<-w.ended
+}
+
+// goOn undoes hold.
+func (w *watch) goOn() {
+	w.mu.Lock()
+	held := w.held
+	w.held = false
+	w.mu.Unlock()
+	if held {
+		w.start()
+	}
 }
 
 func (w *watch) waitV1() (heard bool, err error) {

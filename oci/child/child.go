@@ -128,8 +128,9 @@ func (c *Child) ours() error {
 }
 
 // Wait reaps the process as soon as it has ended. It is called once, by the
-// owner. Of a process that is not a child of the shim (its runtime has not left
-// it to us) only the end can be known: then the error is ECHILD.
+// owner, and again after it was interrupted. Of a process that is not a child of
+// the shim (its runtime has not left it to us) only the end can be known: then
+// the error is ECHILD.
 func (c *Child) Wait() (Exit, error) {
 	var exit Exit
 	var failed error
@@ -137,6 +138,9 @@ func (c *Child) Wait() (Exit, error) {
 		exit, done, failed = reap(int(fd))
 		return done
 	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Exit{}, ErrInterrupted
+	}
 	family.disown(c.PID)
 	if err == nil {
 		err = failed
@@ -207,8 +211,30 @@ func signalPidfd(pidfd *os.File, signal syscall.Signal) error {
 // Close gives the pidfd back. A Wait under way ends with an error.
 func (c *Child) Close() error { return c.pidfd.Close() }
 
-// Pidfd for a list of files to be handed over; it stays the Child's.
+// Pidfd for a list of files to be handed over; it stays the Child's. It is nil
+// where there is none.
 func (c *Child) Pidfd() *os.File { return c.pidfd }
+
+// ErrInterrupted is what Wait returns after Interrupt. The process has not been
+// reaped.
+var ErrInterrupted = errors.New("the wait for the end of a process was interrupted")
+
+// Interrupt ends a Wait under way, unless it is just reaping, and keeps others
+// from beginning before Continue.
+func (c *Child) Interrupt() { c.pidfd.SetReadDeadline(time.Unix(1, 0)) }
+
+// Continue undoes Interrupt.
+func (c *Child) Continue() { c.pidfd.SetReadDeadline(time.Time{}) }
+
+// Restore makes the caller the owner of a process that the program before this
+// one owned: pid and what Pidfd was there. Of one that has been reaped there is
+// none, and pidfd is nil.
+func Restore(pid int, pidfd *os.File) *Child {
+	if pidfd != nil {
+		family.own(pid)
+	}
+	return &Child{PID: pid, pidfd: pidfd}
+}
 
 // reap takes the exit of the process behind a pidfd; done is false while it
 // runs.

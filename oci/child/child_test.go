@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -308,5 +309,41 @@ func TestAdoptLeftTakesOnlyWhatIsOurs(t *testing.T) {
 	defer family.mu.Unlock()
 	if len(family.owned) != 0 {
 		t.Errorf("still owned: %v", family.owned)
+	}
+}
+
+// An upgrade interrupts the wait, and the exit is there afterwards.
+func TestInterruptedWaitHasNotReaped(t *testing.T) {
+	for _, when := range []string{"before", "after"} {
+		t.Run("ended "+when, func(t *testing.T) {
+			flag := filepath.Join(t.TempDir(), "flag")
+			release := func() {
+				if err := os.WriteFile(flag, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := launchOne(t, "until [ -e "+flag+" ]; do sleep 0.01; done; exit 7")
+			waiting := waited(c)
+			c.Interrupt()
+			if got := receive(t, "the end of the wait", waiting); !errors.Is(got.err, ErrInterrupted) {
+				t.Fatalf("interrupted: %v", got.err)
+			}
+			if when == "before" {
+				release()
+				eventually(t, "the end", func() bool { return zombie(c.PID) })
+			}
+			if _, err := c.Wait(); !errors.Is(err, ErrInterrupted) {
+				t.Fatalf("before it may continue: %v", err)
+			}
+			c.Continue()
+			if when == "after" {
+				release()
+			}
+			exit, err := c.Wait()
+			if err != nil || exit.Status != 7 {
+				t.Errorf("exit %+v, %v", exit, err)
+			}
+			c.Close()
+		})
 	}
 }

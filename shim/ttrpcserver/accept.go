@@ -21,29 +21,27 @@ const (
 )
 
 // Serve accepts connections until Close, when it returns ErrClosed, or until
-// the listener fails for good. It closes the listener in the end, unless a
-// deadline on the listener was the end: then it may be served again. Whether
-// closing removes the socket's file is the listener's setting. Peers of
-// another user than the process's effective one are refused. Several
-// listeners may be served at once.
-func (s *Server) Serve(l *net.UnixListener) (err error) {
-	defer func() {
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			l.Close()
-		}
-	}()
+// the listener fails for good. It closes the listener in the end. Whether
+// closing removes the socket's file is the listener's setting; its deadline is
+// the server's. Peers of another user than the process's effective one are
+// refused. Several listeners may be served at once.
+func (s *Server) Serve(l *net.UnixListener) error {
+	defer l.Close()
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		return ErrClosed
 	}
 	s.listeners[l] = struct{}{}
-	s.running.Add(1)
+	s.accepting++
+	s.ends.Add(1)
 	s.mu.Unlock()
-	defer s.running.Done()
+	defer s.ends.Done()
 	defer func() {
 		s.mu.Lock()
 		delete(s.listeners, l)
+		s.accepting--
+		s.still.Broadcast()
 		s.mu.Unlock()
 	}()
 
@@ -55,6 +53,10 @@ func (s *Server) Serve(l *net.UnixListener) (err error) {
 			case <-s.closed:
 				return ErrClosed
 			default:
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.heldUp(l) // by HoldAll
+				continue
 			}
 			if !passing(err) {
 				return fmt.Errorf("accept on %s: %w", l.Addr(), err)

@@ -55,16 +55,24 @@ type conn struct {
 	queue   answers // those that have not left
 }
 
-// connect takes a connection into the server and begins to read it.
-func (s *Server) connect(sock *net.UnixConn) error {
+func (s *Server) newConn(sock *net.UnixConn) (*conn, error) {
 	raw, err := sock.SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c := &conn{server: s, sock: sock, raw: raw}
 	c.ready = c.readSocket
 	c.in.reset()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// connect takes a connection into the server and begins to read it.
+func (s *Server) connect(sock *net.UnixConn) error {
+	c, err := s.newConn(sock)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -74,12 +82,22 @@ func (s *Server) connect(sock *net.UnixConn) error {
 	s.accepted++
 	c.number = s.accepted
 	s.conns[c] = struct{}{}
-	c.reading = true
-	s.running.Add(1)
+	reads := s.hold < holdAll
+	if reads {
+		c.begin()
+	}
 	s.mu.Unlock()
 	s.options.OnConnect()
-	go c.serve()
+	if reads {
+		go c.serve()
+	}
 	return nil
+}
+
+// begin announces serve. Called with server.mu held.
+func (c *conn) begin() {
+	c.reading = true
+	c.server.ends.Add(1)
 }
 
 // serve reads the connection until it ends or is stopped. It is ended by drop,
@@ -88,11 +106,12 @@ func (s *Server) connect(sock *net.UnixConn) error {
 // is: it is for whoever set the deadline to drop it or to serve it again. So
 // it is when no more requests are taken, which only ends with a drop.
 func (c *conn) serve() {
-	defer c.server.running.Done()
+	defer c.server.ends.Done()
 	err := c.receive()
 	c.release()
 	c.server.mu.Lock()
 	c.reading = false
+	c.server.still.Broadcast()
 	c.server.mu.Unlock()
 	if !errors.Is(err, errStopped) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.drop(fmt.Errorf("read: %w", err))

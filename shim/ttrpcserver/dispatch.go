@@ -51,7 +51,9 @@ func (c *conn) dispatch(frame []byte) bool {
 	if !c.server.enter(st) {
 		return false
 	}
-	go st.run(call.payload, call.timeout, call.metadata)
+	if !st.parked {
+		go st.run(call)
+	}
 	return true
 }
 
@@ -87,7 +89,7 @@ func (c *conn) refuse(id uint32, why *status.Status) bool {
 
 // run calls the handler and answers with what it returns, or with an error of
 // its own when the handler does not return.
-func (st *stream) run(payload []byte, timeout time.Duration, metadata ttrpc.MD) {
+func (st *stream) run(c call) {
 	var answer []byte
 	defer func() {
 		if answer == nil {
@@ -97,9 +99,9 @@ func (st *stream) run(payload []byte, timeout time.Duration, metadata ttrpc.MD) 
 		}
 		st.finish(answer)
 	}()
-	ctx, cancel := contextOf(st.conn.ctx, timeout, metadata)
+	ctx, cancel := contextOf(st.context(), st.since, c.timeout, c.metadata)
 	defer cancel()
-	result, err := st.method.handle(ctx, payload)
+	result, err := st.method.handle(ctx, c.payload)
 	if errors.Is(err, ErrDrop) {
 		st.conn.drop(err)
 	}
@@ -109,16 +111,16 @@ func (st *stream) run(payload []byte, timeout time.Duration, metadata ttrpc.MD) 
 	answer = encodeAnswer(st.id, result, statusOf(err))
 }
 
-// contextOf is the context of one request. A timeout of 0 is none; one below
-// has passed already.
-func contextOf(ctx context.Context, timeout time.Duration, metadata ttrpc.MD) (context.Context, context.CancelFunc) {
+// contextOf is the context of one request that came at since. A timeout of 0
+// is none; one below has passed already.
+func contextOf(ctx context.Context, since time.Time, timeout time.Duration, metadata ttrpc.MD) (context.Context, context.CancelFunc) {
 	if metadata != nil {
 		ctx = ttrpc.WithMetadata(ctx, metadata)
 	}
 	if timeout == 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, timeout)
+	return context.WithDeadline(ctx, since.Add(timeout))
 }
 
 // statusOf maps what a handler returned to what the caller is told. This is

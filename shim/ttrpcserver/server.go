@@ -21,7 +21,9 @@
 //
 // This file has the server, its services and its end; accept.go how a
 // connection comes in, conn.go how it is read and ends, dispatch.go what a
-// frame leads to, table.go the table and the answers, frame.go the bytes.
+// frame leads to, table.go the table and the answers, frame.go the bytes,
+// hold.go how all of it is stopped for a moment, handover.go how it gets to
+// another process image.
 package ttrpcserver
 
 import (
@@ -65,6 +67,8 @@ type Options struct {
 	// OnConnect is called for each connection that passed the check of its
 	// peer, before any request of it is read.
 	OnConnect func()
+	// Pace tells how long a method takes; nil means that all are Fast.
+	Pace func(service, method string) Pace
 	// OnPanic is called with what a handler panicked with and where. The
 	// method is in the form "/service/method". A handler that ended its
 	// goroutine (runtime.Goexit) is reported with a nil value.
@@ -80,12 +84,13 @@ type Server struct {
 	closed   chan struct{}  // closed by the first Close
 	quiet    chan struct{}  // closed when, after that, every answer has left
 	parted   chan struct{}  // closed when, after that, there is no connection
-	running  sync.WaitGroup // accept loops and reading goroutines
+	ends     sync.WaitGroup // accept loops and reading goroutines
 
 	// mu guards what follows and the fields of conn and stream that say so. It
 	// is held for a few instructions only, never over a system call.
 	mu        sync.Mutex
 	closing   bool
+	hold      hold
 	listeners map[*net.UnixListener]struct{}
 	conns     map[*conn]struct{} // those not dropped
 	accepted  uint64             // connections, ever
@@ -93,6 +98,9 @@ type Server struct {
 	open      streamList         // the table: every stream not answered, by arrival
 	live      int                // how many of those have a connection
 	paid      sync.Cond          // a connection's debt of answers is small again
+	running   [paces]int         // handlers
+	accepting int                // accept loops that are not held up
+	still     sync.Cond          // running, accepting, or a conn's reading or writing is less
 }
 
 // Request is one request that has not been answered, for inspection.
@@ -113,6 +121,7 @@ type Request struct {
 // method is one entry of a service.
 type method struct {
 	service, name string
+	pace          Pace
 	handle        Handler
 }
 
@@ -127,6 +136,9 @@ func New(o Options) *Server {
 	if o.OnConnect == nil {
 		o.OnConnect = func() {}
 	}
+	if o.Pace == nil {
+		o.Pace = func(string, string) Pace { return Fast }
+	}
 	if o.OnPanic == nil {
 		o.OnPanic = func(string, any, []byte) {}
 	}
@@ -140,7 +152,7 @@ func New(o Options) *Server {
 		listeners: make(map[*net.UnixListener]struct{}),
 		conns:     make(map[*conn]struct{}),
 	}
-	s.paid.L = &s.mu
+	s.paid.L, s.still.L = &s.mu, &s.mu
 	return s
 }
 
@@ -153,7 +165,7 @@ func (s *Server) Register(service string, methods map[string]Handler) {
 	}
 	entries := make(map[string]*method, len(methods))
 	for name, handle := range methods {
-		entries[name] = &method{service: service, name: name, handle: handle}
+		entries[name] = &method{service: service, name: name, pace: s.options.Pace(service, name), handle: handle}
 	}
 	s.services[service] = entries
 }
@@ -177,6 +189,7 @@ func (s *Server) Close(ctx context.Context) error {
 		s.closing = true
 		close(s.closed)
 		s.settle()
+		s.still.Broadcast()
 	}
 	listeners := make([]*net.UnixListener, 0, len(s.listeners))
 	for l := range s.listeners {
@@ -208,7 +221,7 @@ func (s *Server) Close(ctx context.Context) error {
 	for _, c := range conns {
 		c.drop(net.ErrClosed)
 	}
-	s.running.Wait()
+	s.ends.Wait()
 	return err
 }
 

@@ -21,12 +21,15 @@ type stream struct {
 	id     uint32
 	method *method // nil for a frame that was refused
 	since  time.Time
+	// replayed tells that another process image has begun it already.
+	replayed bool
 
 	// Guarded by conn.server.mu; sent belongs to the goroutine that writes,
 	// while one does.
 	frame      []byte // as it came; nil once there is an answer
 	answer     []byte // the whole frame; nil until there is one
 	sent       int    // how much of the answer has left
+	parked     bool   // its handler is not called before Release
 	prev, next *stream
 	behind     *stream // in answers
 }
@@ -91,10 +94,21 @@ func (s *Server) enter(st *stream) bool {
 	if s.closing || st.conn.dropped {
 		return false
 	}
+	s.add(st)
+	if st.method != nil {
+		st.parked = s.hold.holds(st.method.pace)
+		if !st.parked {
+			s.running[st.method.pace]++
+		}
+	}
+	return true
+}
+
+// add puts a stream into the table. Called with mu held.
+func (s *Server) add(st *stream) {
 	s.open.add(st)
 	st.conn.open++
 	s.live++
-	return true
 }
 
 // leave takes a stream out of the table. Called with mu held.
@@ -146,7 +160,7 @@ func (s *Server) isOpen(c *conn, id uint32) bool {
 func (s *Server) awaitPayment(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c.owed > maxOwed && c.writing && !c.dropped {
+	for c.owed > maxOwed && c.writing && !c.dropped && s.hold < holdAll {
 		s.paid.Wait()
 	}
 }
@@ -160,7 +174,11 @@ func (st *stream) finish(answer []byte) {
 	st.answer, st.frame = answer, nil
 	c.queue.add(st)
 	c.owed += st.cost()
-	if c.writing {
+	if st.method != nil {
+		s.running[st.method.pace]--
+		s.still.Broadcast()
+	}
+	if c.writing || s.hold >= holdAnswers && !c.dropped {
 		s.mu.Unlock()
 		return
 	}
@@ -179,6 +197,9 @@ func (c *conn) write() {
 	defer s.mu.Unlock()
 	for c.queue.first != nil {
 		st := c.queue.first
+		if s.hold >= holdAnswers && !c.dropped {
+			break
+		}
 		if !c.dropped {
 			s.mu.Unlock()
 			n, err := c.sock.Write(st.answer[st.sent:])
@@ -201,4 +222,5 @@ func (c *conn) write() {
 		s.leave(st)
 	}
 	c.writing = false
+	s.still.Broadcast()
 }

@@ -1,0 +1,91 @@
+package cgroup
+
+// This file takes a Group to another program of the same process.
+
+import (
+	"fmt"
+
+	"github.com/cleatrun/cleat/oci/handover"
+	"github.com/containerd/errdefs"
+)
+
+// HoldWatch ends the goroutine of a watch, so that nobody is notified, and waits
+// for that. GoOnWatch undoes it; what happened meanwhile is told then.
+func (g *Group) HoldWatch() {
+	if w := g.watching(); w != nil {
+		w.hold()
+	}
+}
+
+// GoOnWatch undoes HoldWatch.
+func (g *Group) GoOnWatch() {
+	if w := g.watching(); w != nil {
+		w.goOn()
+	}
+}
+
+func (g *Group) watching() *watch {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.watch
+}
+
+// Handover is State with the files that are open; their names begin with name.
+// The watch is held up.
+func (g *Group) Handover(name string, files *handover.Files) State {
+	s := g.State()
+	c := &g.oom
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil {
+		s.Counter = files.Add(name+"/oom-counter", c.file)
+	}
+	if s.Watched && c.event != nil {
+		s.Event = files.Add(name+"/oom-event", c.event)
+	}
+	return s
+}
+
+// Inherit makes the Group that another program of this process has handed over.
+// It opens nothing, so that it is quick however many there are: what it cannot
+// have of files is read when it is asked for. As with Restore, the caller calls
+// WatchOOM again, if State.Watched.
+func Inherit(s State, files *handover.Inherited) (*Group, error) {
+	g, err := describe(s)
+	if err != nil {
+		return nil, fmt.Errorf("restore cgroup: %w", err)
+	}
+	g.unloaded = true
+	if g.sample, err = unmarshalSample(s.Mode, s.Sample); err != nil {
+		return nil, fmt.Errorf("restore cgroup: %w", err)
+	}
+	c := &g.oom
+	c.locate(g)
+	if s.Counter != "" {
+		if c.file, err = files.Take(s.Counter); err != nil {
+			return nil, fmt.Errorf("restore cgroup: %w", err)
+		}
+	}
+	if s.Event != "" {
+		if c.event, err = files.Take(s.Event); err != nil {
+			return nil, fmt.Errorf("restore cgroup: %w", err)
+		}
+	}
+	c.restore(s.OOM)
+	return g, nil
+}
+
+// loadLate is load for a Group that was inherited. That the cgroup is gone is no
+// error: what needs it will see that.
+func (g *Group) loadLate() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.unloaded {
+		return nil
+	}
+	if err := g.load(); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	g.unloaded = false
+	return nil
+}

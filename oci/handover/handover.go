@@ -1,0 +1,101 @@
+// Package handover is how files get from one program of a process to the next:
+// execve(2) keeps what is open unless it is to be closed, and the state that is
+// handed over names it. Each room names its files when it writes its state
+// (Files) and takes them by these names when it is restored (Inherited).
+package handover
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files are those that are to be handed over, by name. A nil *Files takes
+// names and no files: for a state that is only to be looked at.
+type Files struct {
+	// Numbers of the files' descriptors.
+	Numbers map[string]int
+}
+
+// Add names a file and returns the name, or "" when the file is closed. It
+// stays the caller's.
+func (f *Files) Add(name string, file syscall.Conn) string {
+	if f == nil {
+		return name
+	}
+	fd := -1
+	if conn, err := file.SyscallConn(); err == nil {
+		conn.Control(func(n uintptr) { fd = int(n) })
+	}
+	if fd < 0 {
+		return ""
+	}
+	if f.Numbers == nil {
+		f.Numbers = map[string]int{}
+	}
+	f.Numbers[name] = fd
+	return name
+}
+
+// Inherited are files that the last program has handed over. What takes them
+// must not close any of them before Own, nor when it fails: until then the way
+// back leads over the same descriptors. Not for concurrent use.
+type Inherited struct {
+	numbers map[string]int
+	// held are all files made of them: one that nobody refers to is closed by
+	// Go's runtime.
+	held []*os.File
+	// spent are those that were duplicated, so the original is not needed.
+	spent []*os.File
+}
+
+// Inherit makes them of what Files had, and sees to it that no child of this
+// process gets any.
+func Inherit(numbers map[string]int) *Inherited {
+	i := &Inherited{numbers: make(map[string]int, len(numbers))}
+	for name, fd := range numbers {
+		unix.CloseOnExec(fd)
+		i.numbers[name] = fd
+	}
+	return i
+}
+
+// Take returns the file of a name, once. One that is non-blocking is on the
+// netpoller.
+func (i *Inherited) Take(name string) (*os.File, error) {
+	fd, ok := i.numbers[name]
+	if !ok {
+		return nil, fmt.Errorf("no file %q was handed over", name)
+	}
+	delete(i.numbers, name)
+	file := os.NewFile(uintptr(fd), name)
+	if file == nil {
+		return nil, fmt.Errorf("file %q was handed over as descriptor %d", name, fd)
+	}
+	i.held = append(i.held, file)
+	return file, nil
+}
+
+// TakeCopied is Take for who makes a duplicate and leaves the file alone. Own
+// closes it.
+func (i *Inherited) TakeCopied(name string) (*os.File, error) {
+	file, err := i.Take(name)
+	if err == nil {
+		i.spent = append(i.spent, file)
+	}
+	return file, err
+}
+
+// Own makes the files those of who has taken them, and closes what nobody has.
+// There is no way back from here.
+func (i *Inherited) Own() {
+	for _, file := range i.spent {
+		file.Close()
+	}
+	for _, fd := range i.numbers {
+		unix.Close(fd)
+	}
+	i.held, i.spent, i.numbers = nil, nil, nil
+}
