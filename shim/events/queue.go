@@ -58,6 +58,8 @@ type Queue struct {
 	sent    uint64
 	sending bool            // there is a sender
 	empty   []chan struct{} // closed when nothing is pending
+	held    bool            // there is to be no sender
+	still   chan struct{}   // closed when, after that, there is none
 }
 
 // New returns an empty queue.
@@ -86,12 +88,19 @@ func (q *Queue) Publish(topic string, message proto.Message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pending = append(q.pending, e)
-	if !q.sending {
+	q.begin()
+}
+
+// begin sees to it that there is a sender. Called with mu held.
+func (q *Queue) begin() {
+	switch {
+	case q.held:
+	case q.sending:
+		signal(q.wake)
+	default:
 		q.sending = true
 		go q.send()
-		return
 	}
-	signal(q.wake)
 }
 
 // Kick makes the sender try at once: there is reason to think that containerd
@@ -150,6 +159,9 @@ func (q *Queue) send() {
 	pause := q.firstPause
 	failing := false
 	for {
+		if q.stops() {
+			return
+		}
 		e := q.first()
 		if e == nil {
 			if !q.more() {
@@ -218,6 +230,9 @@ func (q *Queue) more() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sending = len(q.pending) > 0
+	if !q.sending {
+		q.tellStill()
+	}
 	return q.sending
 }
 
