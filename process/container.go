@@ -80,6 +80,11 @@ type Container struct {
 	// execsGone is there while the exit of init waits for the execs' and
 	// closed with the last of these.
 	execsGone chan struct{}
+	// held is closed while the container is held up; see Hold.
+	held     chan struct{}
+	watchers sync.WaitGroup // one for each watch
+	// rewatch tells that the cgroup is to be watched for OOM kills from GoOn on.
+	rewatch bool
 }
 
 // New returns the container that Create will create. It does nothing yet.
@@ -99,6 +104,7 @@ func New(config Config) *Container {
 		log:        config.Log,
 		done:       config.Done,
 		execs:      map[string]*Process{},
+		held:       make(chan struct{}),
 	}
 	if c.limits == (Limits{}) {
 		c.limits = DefaultLimits

@@ -2,8 +2,10 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,8 +35,10 @@ type remote struct {
 	process *Process
 	pid     int // as the runtime counts; 0 stands for the init process
 	ended   atomic.Bool
-	ctx     context.Context
-	cancel  context.CancelFunc
+
+	mu     sync.Mutex // guards what follows
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 }
 
 func newRemote(p *Process, pid int) *remote {
@@ -42,16 +46,36 @@ func newRemote(p *Process, pid int) *remote {
 	if p.isExec() {
 		r.pid = pid
 	}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.Continue()
 	return r
+}
+
+// Interrupt is that of body.
+func (r *remote) Interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel(child.ErrInterrupted)
+}
+
+// Continue is that of body.
+func (r *remote) Continue() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+}
+
+func (r *remote) context() context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ctx
 }
 
 // Wait is that of body. A runtime that cannot tell how a process ends is asked
 // again and again whether its container has ended; then the status is lost.
-func (r *remote) Wait() (child.Exit, error) {
-	defer r.ended.Store(true)
-	c := r.process.container
-	status, err := c.runtime.Wait(r.ctx, c.ID, r.pid)
+func (r *remote) Wait() (exit child.Exit, err error) {
+	defer func() { r.ended.Store(!errors.Is(err, child.ErrInterrupted)) }()
+	c, ctx := r.process.container, r.context()
+	status, err := c.runtime.Wait(ctx, c.ID, r.pid)
 	if err == nil {
 		exit := child.Exit{Status: status, At: time.Now()}
 		if status > 128 && status <= 128+64 { // as shells tell signals
@@ -60,7 +84,7 @@ func (r *remote) Wait() (child.Exit, error) {
 		return exit, nil
 	}
 	const pause = time.Second
-	for ctx := r.ctx; ctx.Err() == nil; {
+	for ctx.Err() == nil {
 		if stopped, _ := c.runtime.Stopped(ctx, c.ID); stopped {
 			break
 		}
@@ -68,6 +92,9 @@ func (r *remote) Wait() (child.Exit, error) {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
+	}
+	if errors.Is(context.Cause(ctx), child.ErrInterrupted) {
+		err = child.ErrInterrupted
 	}
 	return child.Exit{}, err
 }
@@ -78,7 +105,7 @@ func (r *remote) Signal(signal syscall.Signal) error {
 		return os.ErrProcessDone
 	}
 	c := r.process.container
-	return c.runtime.Kill(r.ctx, c.ID, r.pid, signal, false)
+	return c.runtime.Kill(r.context(), c.ID, r.pid, signal, false)
 }
 
 // Ended is that of body.
@@ -86,6 +113,8 @@ func (r *remote) Ended() bool { return r.ended.Load() }
 
 // Close is that of body.
 func (r *remote) Close() error {
-	r.cancel()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel(nil)
 	return nil
 }

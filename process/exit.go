@@ -1,22 +1,59 @@
 package process
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/child"
 )
 
+// beginWatch starts the watch of a process that is not told to have ended; the
+// caller holds container.mu.
+func (p *Process) beginWatch() {
+	p.watched = true
+	p.container.watchers.Add(1)
+	go p.watch()
+}
+
 // watch waits for the end of the process and tells it. There is one for each
-// process, it ends with the process.
+// process. It ends with the process, or when the container is held up: all that
+// it knows is in the state, so another one can go on.
 func (p *Process) watch() {
-	exit, err := p.child.Wait()
+	c := p.container
+	defer c.watchers.Done()
+	if exit, ended := p.await(); ended {
+		p.ended(exit)
+	}
+	c.mu.Lock()
+	p.watched = false
+	c.mu.Unlock()
+}
+
+// await returns how the process has ended, unless the container is held up
+// before it has.
+func (p *Process) await() (exit Exit, ended bool) {
+	c := p.container
+	c.mu.Lock()
+	exit = p.reaped
+	c.mu.Unlock()
+	if !exit.At.IsZero() {
+		return exit, true
+	}
+	reaped, err := p.child.Wait()
+	if errors.Is(err, child.ErrInterrupted) {
+		return exit, false
+	}
 	if err != nil {
 		// Not our child any more: that it ended is all that can be known.
-		p.container.log("%s: exit status is lost: %v", p.name(), err)
-		exit = child.Exit{Status: 255, At: time.Now()}
+		c.log("%s: exit status is lost: %v", p.name(), err)
+		reaped = child.Exit{Status: 255, At: time.Now()}
 	}
-	p.ended(Exit{Status: exit.Status, Signal: int(exit.Signal), At: exit.At})
+	exit = Exit{Status: reaped.Status, Signal: int(reaped.Signal), At: reaped.At}
+	c.mu.Lock()
+	p.reaped = exit
+	c.mu.Unlock()
+	return exit, true
 }
 
 // ended tells the exit of a process in the order that clients rely on: after
@@ -25,8 +62,8 @@ func (p *Process) watch() {
 func (p *Process) ended(exit Exit) {
 	c := p.container
 	told := p.afterLaunch()
-	if !p.isExec() {
-		c.emptied()
+	if !p.isExec() && !c.emptied(exit.At) {
+		return // held up; it is asked again
 	}
 	if told {
 		killed := c.checkOOM()
@@ -85,18 +122,18 @@ func (p *Process) afterLaunch() (told bool) {
 	return p.launched
 }
 
-// emptied returns when the exits of all execs are told; the init process has
-// ended. Where the kernel does not kill the rest of the container with its
+// emptied returns true when the exits of all execs are told, false when the
+// container is held up before that. The init process has ended at that time. Where the kernel does not kill the rest of the container with its
 // init process, the shim does. The wait is bounded: a process that hangs in
 // the kernel must not hide for ever that the container has ended.
-func (c *Container) emptied() {
+func (c *Container) emptied(ended time.Time) bool {
 	c.mu.Lock()
 	c.initGone = true
 	running := c.execsRunning > 0
 	if running {
 		c.execsGone = make(chan struct{})
 	}
-	gone := c.execsGone
+	gone, held := c.execsGone, c.held
 	group := c.cgroup
 	c.mu.Unlock()
 
@@ -106,16 +143,19 @@ func (c *Container) emptied() {
 		}
 	}
 	if !running {
-		return
+		return true
 	}
 	hold := c.bounds().ExecHold
-	limit := time.NewTimer(hold)
+	limit := time.NewTimer(hold - time.Since(ended))
 	defer limit.Stop()
 	select {
 	case <-gone:
+	case <-held:
+		return false
 	case <-limit.C:
 		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, hold)
 	}
+	return true
 }
 
 // execGone counts an exec that has ended or did not come to run; the caller

@@ -30,6 +30,10 @@ type Process struct {
 	width, height uint16
 	// killed tells that it was sent SIGKILL.
 	killed bool
+	// watched tells that there is a watch. reaped is how the process ended, from
+	// when it was reaped; its end may not be told yet.
+	watched bool
+	reaped  Exit
 	// launched tells that the event of its creation or start is told, so its
 	// exit has to be told too.
 	launched bool
@@ -58,8 +62,12 @@ func (p *Process) State() ProcessState { return *p.published.Load() }
 // sends signals: one on this host (child.Child), or one that only the OCI
 // runtime can reach.
 type body interface {
-	// Wait returns how it ended; it is called once, as soon as there is a body.
+	// Wait returns how it ended; it is called as soon as there is a body, and
+	// again after child.ErrInterrupted.
 	Wait() (child.Exit, error)
+	// Interrupt ends a Wait under way, as in child.Child; Continue undoes it.
+	Interrupt()
+	Continue()
 	// Signal says os.ErrProcessDone when it has ended.
 	Signal(syscall.Signal) error
 	Ended() bool
@@ -196,6 +204,6 @@ func (p *Process) own(pid int, owned body) {
 	p.child = owned
 	p.state.PID = pid
 	p.publish()
+	p.beginWatch()
 	c.mu.Unlock()
-	go p.watch()
 }

@@ -1,10 +1,15 @@
 package process
 
 import (
+	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process/stdio"
 )
 
@@ -32,6 +37,31 @@ type ProcessState struct {
 	Streams   *stdio.State `json:",omitempty"`
 }
 
+// ProcessRecord is all that there is to know of a process: its state, and what
+// only the shim needs to go on.
+type ProcessRecord struct {
+	ProcessState
+	// Spec of an exec that was not started. It holds what must not be told, so it
+	// is only there to be handed over.
+	Spec json.RawMessage `json:",omitempty"`
+	// StdinClosed, Width and Height are what was asked for before there were
+	// streams.
+	StdinClosed   bool   `json:",omitempty"`
+	Width, Height uint16 `json:",omitempty"`
+	// Killed tells that it was sent SIGKILL, Launched that its creation or start
+	// is told.
+	Killed   bool `json:",omitempty"`
+	Launched bool `json:",omitempty"`
+	// Owned tells that there is, or was, a process. Pidfd is the name of the file
+	// that stands for it, until its end is told.
+	Owned bool   `json:",omitempty"`
+	Pidfd string `json:",omitempty"`
+	// Reaped is how it ended, from when that was known; Told that those who wait
+	// for the end have it, or that there will be none.
+	Reaped Exit `json:",omitzero"`
+	Told   bool `json:",omitempty"`
+}
+
 // ContainerState is all that the shim must know of a container to go on with
 // it.
 type ContainerState struct {
@@ -39,6 +69,14 @@ type ContainerState struct {
 	Namespace string
 	Bundle    oci.Bundle
 	Options   oci.Options
+	Rootfs    []oci.Mount `json:",omitempty"`
+	// Checkpoint that the container is, or was, restored from.
+	Checkpoint  string `json:",omitempty"`
+	Limits      Limits
+	CgroupsPath string `json:",omitempty"`
+	// Output and Allowed are what Config had.
+	Output  string   `json:",omitempty"`
+	Allowed []string `json:",omitempty"`
 	// Annotations are those for the shim.
 	Annotations     map[string]string `json:",omitempty"`
 	OwnPIDNamespace bool
@@ -48,35 +86,57 @@ type ContainerState struct {
 	// OOM tells that the OOM killer took a process of the container.
 	OOM    bool
 	Cgroup *cgroup.State `json:",omitempty"`
-	Init   ProcessState
-	Execs  []ProcessState `json:",omitempty"`
+	Init   ProcessRecord
+	Execs  []ProcessRecord `json:",omitempty"`
 }
 
-// State of the container and its processes.
-func (c *Container) State() ContainerState {
+// State of the container and its processes, to look at.
+func (c *Container) State() ContainerState { return c.Handover("", nil) }
+
+// Handover is State with all that another program needs to go on with the
+// container, which is held up. The names of its files begin with name.
+func (c *Container) Handover(name string, files *handover.Files) ContainerState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := ContainerState{
 		ID: c.ID, Namespace: c.namespace, Bundle: c.bundle, Options: c.options,
+		Rootfs: c.rootfs, Checkpoint: c.checkpoint, Limits: c.limits, CgroupsPath: c.cgroupsPath, Output: c.output, Allowed: c.allowed,
 		Annotations: c.annotations, OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
-		Init: c.init.fullState(),
+		Init: c.init.handover(name, files),
 	}
 	if c.cgroup != nil {
-		state := c.cgroup.State()
+		state := c.cgroup.Handover(name, files)
 		s.Cgroup = &state
 	}
-	for _, p := range c.execs {
-		s.Execs = append(s.Execs, p.fullState())
+	for _, id := range slices.Sorted(maps.Keys(c.execs)) {
+		s.Execs = append(s.Execs, c.execs[id].handover(name+"/"+id, files))
 	}
 	return s
 }
 
-// fullState includes that of the streams; the caller holds c.mu.
-func (p *Process) fullState() ProcessState {
-	s := p.state
+// handover is the record of the process; the caller holds c.mu.
+func (p *Process) handover(name string, files *handover.Files) ProcessRecord {
+	r := ProcessRecord{
+		ProcessState: p.state,
+		StdinClosed:  p.stdinClosed, Width: p.width, Height: p.height,
+		Killed: p.killed, Launched: p.launched, Owned: p.child != nil, Reaped: p.reaped,
+	}
+	select {
+	case <-p.exited:
+		r.Told = true
+	default:
+	}
+	if files != nil && p.spec != nil {
+		r.Spec, _ = json.Marshal(p.spec) // it was JSON
+	}
+	if p.child != nil && !r.Told {
+		if here, ok := p.child.(*child.Child); ok {
+			r.Pidfd = files.Add(name+"/pidfd", here.Pidfd())
+		}
+	}
 	if p.streams != nil {
 		streams := p.streams.State()
-		s.Streams = &streams
+		r.Streams = &streams
 	}
-	return s
+	return r
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/containerd/errdefs"
@@ -24,6 +25,8 @@ type containers struct {
 	// not needed. ending is closed when it does; from then on nothing is let in.
 	asked  bool
 	ending chan struct{}
+	// held tells that it must not end at this moment.
+	held bool
 }
 
 // expectation is one of a container.
@@ -136,7 +139,7 @@ func (c *containers) shutdown(id string) {
 }
 
 func (c *containers) endIfAsked() {
-	if c.asked && len(c.byID) == 0 && len(c.expected) == 0 && !c.isEnding() {
+	if c.asked && !c.held && len(c.byID) == 0 && len(c.expected) == 0 && !c.isEnding() {
 		close(c.ending)
 	}
 }
@@ -161,11 +164,14 @@ func (c *containers) all() []*process.Container {
 	return all
 }
 
-// state of all.
-func (c *containers) state() upgrade.Containers {
+// state of all, with their files. Of one that is being created there is none
+// yet.
+func (c *containers) state(files *handover.Files) upgrade.Containers {
 	var s upgrade.Containers
 	for _, container := range c.all() {
-		s.Served = append(s.Served, container.State())
+		if container.Init().State().State != process.Absent || files == nil {
+			s.Served = append(s.Served, container.Handover("container/"+container.ID, files))
+		}
 	}
 	slices.SortFunc(s.Served, func(a, b process.ContainerState) int { return strings.Compare(a.ID, b.ID) })
 	c.mu.Lock()
@@ -178,4 +184,39 @@ func (c *containers) state() upgrade.Containers {
 		s.Expected[id] = e.until
 	}
 	return s
+}
+
+// hold keeps the shim from ending before goOn. It fails when that has begun.
+func (c *containers) hold() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isEnding() {
+		return fmt.Errorf("the shim is about to end: %w", errdefs.ErrUnavailable)
+	}
+	c.held = true
+	return nil
+}
+
+// goOn undoes hold.
+func (c *containers) goOn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = false
+	c.endIfAsked()
+}
+
+// restoreContainers makes those of a state; restore makes one. They are held.
+func restoreContainers(s upgrade.Containers, restore func(process.ContainerState) (*process.Container, error)) (*containers, error) {
+	c := &containers{byID: map[string]*process.Container{}, expected: map[string]*expectation{}, asked: s.Asked, held: true, ending: make(chan struct{})}
+	for _, served := range s.Served {
+		container, err := restore(served)
+		if err != nil {
+			return nil, err
+		}
+		c.byID[served.ID] = container
+	}
+	for id, until := range s.Expected {
+		c.expect(id, time.Until(until))
+	}
+	return c, nil
 }

@@ -75,7 +75,8 @@ func TestControlAnswersAtOnceWhileTheRuntimeHangs(t *testing.T) {
 	for _, r := range inspection.Requests {
 		open = append(open, r.Method)
 	}
-	if strings.Join(open, " ") != "Pause Inspect" {
+	// The answer to the Inspect before this one may still be leaving.
+	if len(open) < 2 || open[0] != "Pause" || open[len(open)-1] != "Inspect" {
 		t.Errorf("open requests are %v", open)
 	}
 	if n := inspection.Counters; n.Connections < 2 || n.Requests < 2 || n.Calls < 3 || n.Goroutines == 0 || n.Heap == 0 {

@@ -4,7 +4,8 @@
 //
 // This file is the life of the process. task.go answers the RPCs, translate.go
 // turns messages into our types and back, containers.go knows who is served,
-// log.go is the log, inspect.go lets an operator look in.
+// log.go is the log, inspect.go lets an operator look in,
+// upgrade.go and resume.go are the two halves of an upgrade.
 package shim
 
 import (
@@ -12,7 +13,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -22,6 +22,7 @@ import (
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/events"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
+	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,22 @@ const (
 	drainLimit = 10 * time.Second
 )
 
+// shim is one process that serves containers.
+type shim struct {
+	daemon   bootstrap.Daemon
+	log      *log
+	signals  chan os.Signal
+	listener *net.UnixListener
+	queue    *events.Queue
+	tasks    *taskService
+	server   *ttrpcserver.Server
+
+	started  time.Time // the process
+	running  time.Time // this program
+	upgrades int
+	upgrade  upgrading
+}
+
 // Serve is the daemon: it returns when it is not needed any more.
 func Serve(d bootstrap.Daemon) error {
 	l := openLog(oci.Bundle(d.Bundle).Path("log"), d.RuntimeName, d.Debug)
@@ -40,61 +57,77 @@ func Serve(d bootstrap.Daemon) error {
 		return err
 	}
 	child.ReapOrphans()
-
-	file, err := net.FileListener(d.Socket)
+	listener, err := listenOn(d.Socket)
 	if err != nil {
-		return fmt.Errorf("listen on the inherited socket: %w", err)
+		return err
 	}
 	d.Socket.Close()
-	listener, ok := file.(*net.UnixListener)
+	now := time.Now()
+	s := &shim{daemon: d, log: l, listener: listener, signals: arrival.CatchSignals(), started: now, running: now}
+	s.assemble(newContainers(d.ID, joinLimit), events.New(s.eventOptions()))
+	return s.serve()
+}
+
+// listenOn makes a listener of an inherited socket, which stays open.
+func listenOn(socket *os.File) (*net.UnixListener, error) {
+	inherited, err := net.FileListener(socket)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the inherited socket: %w", err)
+	}
+	listener, ok := inherited.(*net.UnixListener)
 	if !ok {
-		return fmt.Errorf("the inherited socket is a %T", file)
+		return nil, fmt.Errorf("the inherited socket is a %T", inherited)
 	}
 	listener.SetUnlinkOnClose(false) // RemoveSocket does, and looks first
+	return listener, nil
+}
 
-	queue := events.New(events.Options{Address: d.TTRPCAddress, Namespace: d.Namespace, Log: l.Warn})
-	tasks := &taskService{
-		namespace:  d.Namespace,
-		invokedAs:  d.InvokedAs,
-		leader:     d.Said,
-		containers: newContainers(d.ID, joinLimit),
+func (s *shim) eventOptions() events.Options {
+	return events.Options{Address: s.daemon.TTRPCAddress, Namespace: s.daemon.Namespace, Log: s.log.Warn}
+}
+
+// assemble makes the services and their server of what there is to serve.
+func (s *shim) assemble(c *containers, queue *events.Queue) {
+	s.queue = queue
+	s.tasks = &taskService{
+		namespace:  s.daemon.Namespace,
+		invokedAs:  s.daemon.InvokedAs,
+		leader:     s.daemon.Said,
+		containers: c,
 		events:     queue,
-		log:        l,
+		log:        s.log,
 	}
-	server := ttrpcserver.New(ttrpcserver.Options{
-		Log: l.Warn,
+	s.server = ttrpcserver.New(ttrpcserver.Options{
+		Log: s.log.Warn,
 		// Who connects is containerd, as a rule after it was away.
 		OnConnect: queue.Kick,
+		Pace:      pace,
 		OnPanic: func(method string, value any, stack []byte) {
-			l.Warn("panic in %s: %v\n%s", method, value, stack)
+			s.log.Warn("panic in %s: %v\n%s", method, value, stack)
 		},
 	})
 	for _, version := range []string{"v2", "v3"} {
-		server.Register("containerd.task."+version+".Task", tasks.methods())
+		s.server.Register("containerd.task."+version+".Task", s.tasks.methods())
 	}
-	now := time.Now()
-	inspector := &controlService{daemon: d, tasks: tasks, server: server, started: now, running: now}
-	server.Register(control.Service, inspector.methods())
-	signals := make(chan os.Signal, 4)
-	// Caught and forgotten: signals that are ignored stay so in containers and
-	// loggers, a caught one is theirs as usual.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
+	s.server.Register(control.Service, s.controls())
+}
 
+// serve serves until the shim is not needed any more.
+func (s *shim) serve() error {
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }() // ends by server.Close
+	go func() { failed <- s.server.Serve(s.listener) }() // ends by server.Close
 	for {
 		select {
 		case err := <-failed:
 			return fmt.Errorf("serve: %w", err)
-		case s := <-signals:
-			tasks.signalled(s)
+		case signal := <-s.signals:
+			s.tasks.signalled(signal)
 			continue
-		case <-tasks.containers.ending:
+		case <-s.tasks.containers.ending:
 		}
 		break
 	}
-	end(d, server, queue, l)
+	end(s.daemon, s.server, s.queue, s.log)
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/ocitest"
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
@@ -37,7 +38,11 @@ func serveIfAsked() {
 		return
 	}
 	call, err := bootstrap.Parse(os.Args)
-	if err == nil {
+	if handed := arrival.Get(); handed != nil {
+		err = Resume(handed)
+	} else if call.Action == bootstrap.Try {
+		err = Try(os.Stdout)
+	} else if err == nil {
 		var d bootstrap.Daemon
 		if d, err = call.Daemon(); err == nil {
 			err = Serve(d)

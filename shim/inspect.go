@@ -11,29 +11,22 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
-	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/cleatrun/cleat/shim/version"
 )
 
-// controlService answers the RPCs of the package control. None of what is here
-// waits: no lock that is taken is held by anybody over a call to the OCI runtime.
-type controlService struct {
-	daemon  bootstrap.Daemon
-	tasks   *taskService
-	server  *ttrpcserver.Server
-	started time.Time // the process
-	running time.Time // this program
-}
-
-func (s *controlService) methods() map[string]ttrpcserver.Handler {
+// controls are the RPCs of the package control. Of what is here none waits: no
+// lock that is taken is held by anybody over a call to the OCI runtime.
+func (s *shim) controls() map[string]ttrpcserver.Handler {
 	return map[string]ttrpcserver.Handler{
 		control.MethodInfo:    answer(func() any { return s.info() }),
 		control.MethodInspect: answer(func() any { return s.inspect() }),
 		control.MethodDump:    answer(func() any { return s.dump() }),
+		control.MethodUpgrade: s.upgradeCall,
 	}
 }
 
@@ -42,14 +35,14 @@ func answer(f func() any) ttrpcserver.Handler {
 	return func(context.Context, []byte) ([]byte, error) { return control.Encode(f()) }
 }
 
-func (s *controlService) info() control.Info {
+func (s *shim) info() control.Info {
 	release, revision := version.Get()
 	info := control.Info{
 		Release: release, Revision: revision,
 		PID:       os.Getpid(),
 		Namespace: s.daemon.Namespace, ID: s.daemon.ID,
-		StateVersion: upgrade.Version,
-		Started:      s.started, Running: s.running,
+		StateVersion: upgrade.Ours().Version,
+		Started:      s.started, Running: s.running, Upgrades: s.upgrades,
 	}
 	for _, c := range s.tasks.containers.all() {
 		if c.Init().State().State != process.Absent {
@@ -60,8 +53,8 @@ func (s *controlService) info() control.Info {
 	return info
 }
 
-func (s *controlService) inspect() control.Inspection {
-	i := control.Inspection{Info: s.info(), State: s.state()}
+func (s *shim) inspect() control.Inspection {
+	i := control.Inspection{Info: s.info(), State: s.state(nil)}
 	for _, r := range s.server.Open() {
 		i.Requests = append(i.Requests, control.Request{
 			Connection: r.Connection, Stream: r.Stream, Service: r.Service, Method: r.Method,
@@ -90,24 +83,29 @@ func heap() uint64 {
 	return sum
 }
 
-// state is the tree.
-func (s *controlService) state() upgrade.State {
+// state is the tree, as it is now. What containers and requests hold that must
+// not be told is not in it; nor is it with files that are copies.
+func (s *shim) state(files *handover.Files) upgrade.State {
 	release, _ := version.Get()
 	d := s.daemon
-	return upgrade.State{
-		Version: upgrade.Version,
-		Release: release,
-		Started: s.started,
+	state := upgrade.State{
+		Versions: upgrade.Written(),
+		Release:  release,
+		Started:  s.started,
+		Upgrades: s.upgrades,
 		Daemon: upgrade.Daemon{
 			Namespace: d.Namespace, ID: d.ID, Address: d.Address, TTRPCAddress: d.TTRPCAddress,
-			Bundle: d.Bundle, InvokedAs: d.InvokedAs, Debug: d.Debug, SocketPath: d.SocketPath,
+			Bundle: d.Bundle, InvokedAs: d.InvokedAs, Said: d.Said, Debug: d.Debug, SocketPath: d.SocketPath,
 		},
-		Containers: s.tasks.containers.state(),
-		Events:     upgrade.Events{Topics: s.tasks.events.Pending()},
+		Containers: s.tasks.containers.state(files),
+		Listener:   files.Add("listener", s.listener),
+		Server:     s.server.State(files),
 	}
+	state.Events, _ = s.queue.State()
+	return state
 }
 
-func (s *controlService) dump() control.Dump {
+func (s *shim) dump() control.Dump {
 	return control.Dump{Stacks: string(stacks(1 << 20)), Operations: s.tasks.history.list()}
 }
 

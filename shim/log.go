@@ -47,6 +47,16 @@ func openLog(path, runtime string, debug bool) *log {
 	return l
 }
 
+// resumeLog is the log of a program that goes on with another's descriptors.
+func resumeLog(runtime string, debug bool) *log {
+	l := &log{runtime: runtime, debug: debug}
+	var st unix.Stat_t
+	if err := unix.Fstat(unix.Stderr, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+		l.fd = unix.Stderr
+	}
+	return l
+}
+
 // Warn logs what an operator should know.
 func (l *log) Warn(format string, args ...any) { l.write("warning", format, args...) }
 

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/events"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
@@ -60,6 +62,17 @@ func (t *taskService) methods() map[string]ttrpcserver.Handler {
 	}
 }
 
+// pace tells how long a method takes, of all services.
+func pace(_, method string) ttrpcserver.Pace {
+	switch method {
+	case "Create", "Start", "Delete", "Pause", "Resume", "Update", "Checkpoint":
+		return ttrpcserver.Slow // they call the OCI runtime
+	case "Wait", control.MethodUpgrade:
+		return ttrpcserver.Waiting
+	}
+	return ttrpcserver.Fast
+}
+
 // empty answers RPCs that return nothing.
 var empty proto.Message
 
@@ -95,7 +108,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 	for {
 		container, fresh, err := t.containers.claim(r.ID, func() *process.Container {
 			var c *process.Container
-			c = process.New(process.Config{
+			c = process.New(t.config(process.Config{
 				ID:         r.ID,
 				Namespace:  t.namespace,
 				Bundle:     oci.Bundle(r.Bundle),
@@ -104,13 +117,9 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 				Stdio:      stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 				Output:     settings.Stdio.String(),
 				Checkpoint: r.Checkpoint,
-				Publish:    t.publish,
-				Gone:       func() { t.containers.remove(c) },
-				Log:        t.log.Warn,
-				Done:       t.history.add,
 				Limits:     limits(settings.Limits),
 				Allowed:    annotations(settings.Annotations),
-			})
+			}, func() { t.containers.remove(c) }))
 			return c
 		})
 		if err != nil {
@@ -125,6 +134,19 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 		}
 		return &task.CreateTaskResponse{Pid: uint32(container.Init().State().PID)}, nil
 	}
+}
+
+// config adds to that of a container what it has to do with the service.
+func (t *taskService) config(c process.Config, gone func()) process.Config {
+	c.Publish, c.Gone, c.Log, c.Done = t.publish, gone, t.log.Warn, t.history.add
+	return c
+}
+
+// restore makes a container that another program has handed over.
+func (t *taskService) restore(s process.ContainerState, files *handover.Inherited) (*process.Container, error) {
+	var c *process.Container
+	c, err := process.Restore(t.config(process.Config{}, func() { t.containers.remove(c) }), s, files)
+	return c, err
 }
 
 // process finds a container and its init process, or the exec of that id.

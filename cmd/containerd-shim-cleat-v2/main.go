@@ -17,6 +17,7 @@ import (
 	"github.com/cleatrun/cleat/shim/bootstrap/early" // start, and most of delete
 	"github.com/cleatrun/cleat/shim/bootstrap/introspect"
 	"github.com/cleatrun/cleat/shim/config"
+	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	"github.com/cleatrun/cleat/shim/version"
 )
 
@@ -48,7 +49,12 @@ func run(call bootstrap.Call) error {
 	case bootstrap.Version:
 		_, err := io.WriteString(bootstrap.Stdout, version.Text(call.InvokedAs))
 		return err
+	case bootstrap.Try:
+		return shim.Try(bootstrap.Stdout)
 	default:
+		if handed := arrival.Get(); handed != nil {
+			return shim.Resume(handed)
+		}
 		daemon, err := call.Daemon()
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ package handover
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"syscall"
 
@@ -17,17 +18,27 @@ import (
 type Files struct {
 	// Numbers of the files' descriptors.
 	Numbers map[string]int
+	// Copy makes duplicates: for files that may be closed at any moment. Close
+	// closes them.
+	Copy bool
 }
 
-// Add names a file and returns the name, or "" when the file is closed. It
-// stays the caller's.
+// Add names a file and returns the name, or "" when the file is closed or cannot
+// be duplicated. It stays the caller's.
 func (f *Files) Add(name string, file syscall.Conn) string {
 	if f == nil {
 		return name
 	}
 	fd := -1
 	if conn, err := file.SyscallConn(); err == nil {
-		conn.Control(func(n uintptr) { fd = int(n) })
+		conn.Control(func(n uintptr) {
+			fd = int(n)
+			if f.Copy {
+				if fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0); err != nil {
+					fd = -1
+				}
+			}
+		})
 	}
 	if fd < 0 {
 		return ""
@@ -39,11 +50,21 @@ func (f *Files) Add(name string, file syscall.Conn) string {
 	return name
 }
 
+// Close closes the duplicates.
+func (f *Files) Close() {
+	if f.Copy {
+		for _, fd := range f.Numbers {
+			unix.Close(fd)
+		}
+	}
+	f.Numbers = nil
+}
+
 // Inherited are files that the last program has handed over. What takes them
 // must not close any of them before Own, nor when it fails: until then the way
 // back leads over the same descriptors. Not for concurrent use.
 type Inherited struct {
-	numbers map[string]int
+	numbers map[string]int // those that nobody has taken
 	// held are all files made of them: one that nobody refers to is closed by
 	// Go's runtime.
 	held []*os.File
@@ -51,16 +72,9 @@ type Inherited struct {
 	spent []*os.File
 }
 
-// Inherit makes them of what Files had, and sees to it that no child of this
-// process gets any.
-func Inherit(numbers map[string]int) *Inherited {
-	i := &Inherited{numbers: make(map[string]int, len(numbers))}
-	for name, fd := range numbers {
-		unix.CloseOnExec(fd)
-		i.numbers[name] = fd
-	}
-	return i
-}
+// Inherit makes them of what Files had. No process may be started before Own: it
+// would get them too.
+func Inherit(numbers map[string]int) *Inherited { return &Inherited{numbers: maps.Clone(numbers)} }
 
 // Take returns the file of a name, once. One that is non-blocking is on the
 // netpoller.
@@ -93,6 +107,11 @@ func (i *Inherited) TakeCopied(name string) (*os.File, error) {
 func (i *Inherited) Own() {
 	for _, file := range i.spent {
 		file.Close()
+	}
+	for _, file := range i.held {
+		if conn, err := file.SyscallConn(); err == nil {
+			conn.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
+		}
 	}
 	for _, fd := range i.numbers {
 		unix.Close(fd)

@@ -26,7 +26,7 @@ import (
 // Action is what the binary was asked to do.
 type Action string
 
-// The actions. Info and Version are asked for by flags; no action at all is
+// The actions. Info, Version and Try are asked for by flags; no action at all is
 // Serve, by which `start` runs the daemon; Options is what the daemon runs to have
 // TOML read.
 const (
@@ -36,6 +36,9 @@ const (
 	Info    Action = "info"
 	Version Action = "version"
 	Options Action = "options"
+	// Try asks whether this program can take over from a running shim (package
+	// upgrade).
+	Try Action = "try"
 )
 
 // Call is one command line of the binary.
@@ -43,8 +46,8 @@ type Call struct {
 	Action Action
 	// InvokedAs is argv[0]. Its last part picks the OCI runtime.
 	InvokedAs string
-	// Namespace and ID are valid identifiers, or anything for Info, Version and
-	// Options.
+	// Namespace and ID are valid identifiers, or anything for Info, Version, Options
+	// and Try.
 	Namespace string
 	ID        string
 	// Address is the path of containerd's gRPC socket.
@@ -63,7 +66,7 @@ func Parse(argv []string) (Call, error) {
 		return Call{}, errors.New("the command line is empty, not even a name")
 	}
 	c := Call{InvokedAs: argv[0]}
-	var version, info bool
+	var version, info, try bool
 	var unused string
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -71,6 +74,7 @@ func Parse(argv []string) (Call, error) {
 	flags.BoolVar(&version, "v", false, "")
 	flags.BoolVar(&version, "version", false, "")
 	flags.BoolVar(&info, "info", false, "")
+	flags.BoolVar(&try, "upgrade-try", false, "")
 	flags.StringVar(&c.Namespace, "namespace", "", "")
 	flags.StringVar(&c.ID, "id", "", "")
 	flags.StringVar(&c.Socket, "socket", "", "")
@@ -90,6 +94,9 @@ func Parse(argv []string) (Call, error) {
 		return c, nil
 	case info:
 		c.Action = Info
+		return c, nil
+	case try:
+		c.Action = Try
 		return c, nil
 	}
 	switch action := strings.ToLower(flags.Arg(0)); action {

@@ -45,6 +45,12 @@ func (c *Client) Dump(ctx context.Context) (Dump, error) {
 	return dump, c.call(ctx, MethodDump, nil, &dump)
 }
 
+// Upgrade replaces the program of the shim.
+func (c *Client) Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) {
+	var upgraded Upgraded
+	return upgraded, c.call(ctx, MethodUpgrade, u, &upgraded)
+}
+
 // call asks a method. Errors are ttrpc's, with gRPC status codes; a shim of
 // another make answers Unimplemented.
 func (c *Client) call(ctx context.Context, method string, request, response any) error {

@@ -34,7 +34,30 @@ const (
 	MethodInspect = "Inspect"
 	// MethodDump takes nothing and answers Dump.
 	MethodDump = "Dump"
+	// MethodUpgrade takes Upgrade and answers Upgraded. It is the new program
+	// that answers. Errors say why the old one goes on.
+	MethodUpgrade = "Upgrade"
 )
+
+// Upgrade asks the shim to go on as another program.
+type Upgrade struct {
+	// Path of the program, absolute.
+	Path string
+	// Patience is how long calls of the OCI runtime that are under way may take
+	// to end, nanoseconds in JSON; 0 means 10 seconds. Such calls that come
+	// meanwhile wait.
+	Patience time.Duration `json:",omitempty"`
+}
+
+// Upgraded is how that went.
+type Upgraded struct {
+	// From and To are the releases of both programs.
+	From, To string
+	// Pause is how long calls that are answered at once had to wait, Times where
+	// that time, and the rest, went.
+	Pause time.Duration
+	Times upgrade.Times
+}
 
 // Info tells who the shim is.
 type Info struct {

@@ -82,6 +82,9 @@ func (s *Server) state(files *handover.Files) State {
 	places := make(map[*conn]int, len(s.conns))
 	for c := range s.conns {
 		connection := Connection{Number: c.number, Socket: files.Add(fmt.Sprintf("connection/%d", c.number), c.sock)}
+		if connection.Socket == "" {
+			continue // it is being dropped
+		}
 		if !c.reading {
 			connection.Last = c.last
 			connection.Frame, connection.Skip = c.in.frame, c.in.skip

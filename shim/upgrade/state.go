@@ -1,21 +1,30 @@
 // Package upgrade replaces the program of a running shim by another one: same
 // process, same children, same connections, nobody has to know.
+//
+// The shim writes all it knows into a State, runs the new program by execve(2),
+// and that one goes on from there. Before that, the new program is tried out: as
+// a child it is handed a copy of everything and has to restore it (Program.Try).
+// What it cannot do, or does not come back from, so happens to the child.
+//
+// This file is the state, versions.go who can read which, program.go the file
+// that is to be run, try.go and run.go do so; the package arrival has the first
+// steps and the way back of the new program. What is stopped and restored in
+// which order is package shim's.
 package upgrade
 
 import (
 	"time"
 
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/shim/events"
+	"github.com/cleatrun/cleat/shim/options"
+	"github.com/cleatrun/cleat/shim/ttrpcserver"
 )
-
-// Version is that of the State this program writes.
-const Version = 1
 
 // State is all that a shim must know to go on as another program. It is plain
 // data; files are named in it.
 type State struct {
-	// Version of the program's state that has written it.
-	Version int
+	Versions
 	// Release of the program that has written it.
 	Release string `json:",omitempty"`
 	// Started is when the process was started, Upgrades how often its program
@@ -25,7 +34,10 @@ type State struct {
 
 	Daemon     Daemon
 	Containers Containers
-	Events     Events
+	Events     events.State
+	// Listener is the name of the listening socket.
+	Listener string
+	Server   ttrpcserver.State
 }
 
 // Daemon is what the process was told when it was started.
@@ -39,8 +51,10 @@ type Daemon struct {
 	TTRPCAddress string `json:",omitempty"`
 	Bundle       string
 	InvokedAs    string
-	Debug        bool `json:",omitempty"`
-	SocketPath   string
+	// Said is what was said to the start.
+	Said       options.Said
+	Debug      bool `json:",omitempty"`
+	SocketPath string
 }
 
 // Containers are those that the shim serves.
@@ -53,8 +67,19 @@ type Containers struct {
 	Asked bool `json:",omitempty"`
 }
 
-// Events are those that containerd has not taken, oldest first.
-type Events struct {
-	// Topics of them.
-	Topics []string `json:",omitempty"`
+// Times are when an upgrade came how far. Those that are zero it has not.
+type Times struct {
+	Asked   time.Time // the call has come
+	Tried   time.Time // the new program has restored the state as a child
+	Drained time.Time // no slow call runs any more
+	Stopped time.Time // nothing is read, no call runs
+	Held    time.Time // nothing moves in the containers
+	Saved   time.Time // the state is written
+	Arrived time.Time // the new program runs
+	Begun   time.Time // its packages are initialised
+	Built   time.Time // the state is restored
+	Served  time.Time // everything moves again
 }
+
+// Pause is for how long calls had to wait.
+func (t Times) Pause() time.Duration { return t.Served.Sub(t.Drained) }

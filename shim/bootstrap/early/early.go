@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 )
 
 // Left is a `start` that is left to main, because there is TOML to be read for
@@ -26,6 +27,9 @@ func init() {
 	}
 	var done bool
 	switch call.Action {
+	case bootstrap.Serve:
+		arrival.Begin() // a program that takes over has no time to lose
+		return
 	case bootstrap.Start:
 		done, err = start(call)
 	case bootstrap.Delete:
