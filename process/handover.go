@@ -14,6 +14,7 @@ import (
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/oci/handover"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -63,8 +64,15 @@ func (c *Container) Hold(ctx context.Context) error {
 			p.child.Interrupt()
 		}
 	}
-	group := c.cgroup
+	group, processes := c.cgroup, c.processes()
 	c.mu.Unlock()
+	for _, p := range processes {
+		if p.streams != nil {
+			if err := p.streams.Hold(); err != nil {
+				return fmt.Errorf("%s: %w", p.name(), err)
+			}
+		}
+	}
 
 	still := make(chan struct{})
 	go func() { // ends when all have come to a point, which is bounded by others
@@ -185,6 +193,9 @@ func (p *Process) restore(r ProcessRecord, files *handover.Inherited) error {
 			return fmt.Errorf("%s: %w", p.name(), err)
 		}
 		p.child = child.Restore(r.PID, pidfd)
+	}
+	if r.Streams != nil {
+		p.streams = stdio.Restore(p.stdioOptions(false, p.isExec()), *r.Streams)
 	}
 	if r.Told {
 		p.release()

@@ -69,6 +69,9 @@ type State struct {
 	StdinClosed   bool   `json:",omitempty"`
 	// Loggers are the pids of the logging programs.
 	Loggers []int `json:",omitempty"`
+	// Gone tells that the process has been reaped, Closed that the streams are.
+	Gone   bool `json:",omitempty"`
+	Closed bool `json:",omitempty"`
 }
 
 // Streams are the standard IO of one process, from before it is launched until
@@ -376,6 +379,7 @@ func (s *Streams) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	state := s.state
+	state.Gone, state.Closed = s.gone, s.closed
 	for _, l := range s.loggers {
 		state.Loggers = append(state.Loggers, l.pid())
 	}
