@@ -46,6 +46,7 @@ var (
 func TestMain(m *testing.M) {
 	place.KeepIfAsked()
 	ownIfAsked()
+	guestIfAsked()
 	os.Exit(testMain(m))
 }
 

@@ -233,3 +233,16 @@ func (m *member) end() {
 	m.wait("")
 	m.finish()
 }
+
+// pids of the container, ascending.
+func (m *member) pids() (pids []int) {
+	m.t.Helper()
+	response, err := m.shim.Pids(within(m.t, soon), &task.PidsRequest{ID: m.id})
+	if err != nil {
+		m.t.Fatalf("pids of %s: %v", m.id, err)
+	}
+	for _, p := range response.Processes {
+		pids = append(pids, int(p.Pid))
+	}
+	return pids
+}

@@ -33,10 +33,17 @@ var borrowedPackages = []string{"criu", "iptables", "iproute2", "lsof", "procps"
 // there and returns a folder for PATH. Nothing is installed. They work from
 // wherever the folder is, or is mounted.
 func EnsureBorrowed(ctx context.Context, progress io.Writer) (string, error) {
+	text := fmt.Sprint(debian, borrowedPackages, borrowedPrograms, borrowedScript)
+	return ensureFetched(ctx, progress, "borrowed", strings.Join(borrowedPackages, ", ")+" of Debian "+debian, text, borrow)
+}
+
+// ensureFetched fills the folder name of the build folder by fetch, unless that
+// was done already with the same text, and returns it. what is what is fetched.
+func ensureFetched(ctx context.Context, progress io.Writer, name, what, text string, fetch func(context.Context, string) error) (string, error) {
 	if dir := os.Getenv(EnvBuilt); dir != "" {
-		dir = filepath.Join(dir, "borrowed")
+		dir = filepath.Join(dir, name)
 		if _, err := os.Stat(dir); err != nil {
-			return "", fmt.Errorf("find %s: %w", strings.Join(borrowedPackages, ", "), err)
+			return "", fmt.Errorf("find %s: %w", what, err)
 		}
 		return dir, nil
 	}
@@ -54,8 +61,7 @@ func EnsureBorrowed(ctx context.Context, progress io.Writer) (string, error) {
 	}
 	defer unlock()
 
-	dir := filepath.Join(build, "borrowed")
-	text := fmt.Sprint(debian, borrowedPackages, borrowedPrograms, borrowedScript)
+	dir := filepath.Join(build, name)
 	key := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
 	if upToDate(dir, key) {
 		return dir, nil
@@ -72,10 +78,7 @@ func EnsureBorrowed(ctx context.Context, progress io.Writer) (string, error) {
 	if err := b.install(ctx, guestNeeds); err != nil {
 		return "", err
 	}
-	err = b.step("fetch "+strings.Join(borrowedPackages, ", ")+" of Debian "+debian, func() error {
-		return borrow(ctx, fresh)
-	})
-	if err != nil {
+	if err := b.step("fetch "+what, func() error { return fetch(ctx, fresh) }); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, dir); err != nil {
