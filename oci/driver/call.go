@@ -146,6 +146,9 @@ func (c *call) words(err error) string {
 	if text != "" {
 		return text
 	}
+	if status != 0 && c.said != nil {
+		return fmt.Sprintf("it ended with exit status %d; it wrote no log, and what it wrote to stderr is in the container's output", status)
+	}
 	if NotRun(err) {
 		return strings.TrimSuffix(err.Error(), ": <nil>") // go-runc's word for no output
 	}
