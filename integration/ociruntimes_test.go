@@ -147,3 +147,45 @@ func TestOCIRuntimesByEachWay(t *testing.T) {
 		})
 	}
 }
+
+// Signals to init go through the runtime where it is asked for; execs are not
+// its to signal. An exec that fails without a log is told in the words that the
+// runtime has written to stderr.
+func TestOCIRuntimeThatSendsTheSignals(t *testing.T) {
+	t.Parallel()
+	ourConfiguration(t)
+	l := newLone(t)
+	path := scripted(t, `echo "$command: $MARK: $*" >>$0.calls; [ -e $0.refuse ] && [ $command = exec ] && { echo not now >&2; exit 3; }`)
+	m := l.prepare("signals")
+	m.options.BinaryName = ""
+	m.boot(l.configured(fmt.Sprintf("runtime = 'x'\n[runtimes.x]\npath = %q\nsignals = 'runtime'", path)))
+	m.allOfIt()
+	var kills []string
+	for _, call := range calls(t, path) {
+		if strings.HasPrefix(call, "kill: ") {
+			kills = append(kills, call[strings.LastIndex(call, " kill "):])
+		}
+	}
+	if !slices.Equal(kills, []string{" kill signals 15"}) {
+		t.Errorf("the runtime was asked to%s", lines(kills))
+	}
+
+	m = l.prepare("all")
+	m.options.BinaryName = path
+	m.boot().run()
+	if err := os.WriteFile(path+".refuse", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := m.Path("fifo", m.id)
+	if err := unix.Mkfifo(out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(out)
+	r := m.execRequest("e", "true")
+	r.Stderr = out
+	m.add(r)
+	if _, err := m.tryStart("e"); err == nil || !strings.Contains(err.Error(), "OCI runtime exec failed: not now (container all, exit status 3)") {
+		t.Errorf("an exec gives %v", err)
+	}
+	m.end()
+}

@@ -71,7 +71,8 @@ func readOptions(ctx context.Context, m options.Message) (c options.Config, err 
 	if path == "" && len(body) == 0 {
 		return m.Runc()
 	}
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	// Who has asked may be gone: a create goes on.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readLimit)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, string(bootstrap.Options))
@@ -80,7 +81,7 @@ func readOptions(ctx context.Context, m options.Message) (c options.Config, err 
 	if err != nil {
 		return c, fmt.Errorf("read options %s: %w", m.TypeURL, err)
 	}
-	if _, err := reader.Wait(context.WithoutCancel(ctx)); err != nil {
+	if _, err := reader.Wait(context.Background()); err != nil {
 		return c, err
 	}
 	switch {

@@ -125,6 +125,16 @@ func (s *scripted) args(t testing.TB) []string {
 	return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
 }
 
+// read reads a file that the script has made beside itself.
+func (s *scripted) read(t testing.TB, suffix string) string {
+	t.Helper()
+	b, err := os.ReadFile(s.path + suffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -357,6 +357,26 @@ func TestDeleteHonoursTheRecordedOptions(t *testing.T) {
 
 // What containerd's own shim leaves in a bundle is read as well: the binary may
 // have been replaced by ours meanwhile.
+// A shim that died before it had chosen its options leaves what its start was
+// told, from a file that may be gone by now.
+func TestDeleteHonoursWhatTheStartWasTold(t *testing.T) {
+	c := newContainer(t)
+	binary, calls := c.spy("exit 0")
+	c.write("said.json", fmt.Sprintf(`{"file": {"runtime": "mine", "runtimes": {"mine": {"path": %q, "root": "/configured", "args": ["--mine"]}}}}`, binary))
+	if _, warnings := c.delete(); warnings != "" {
+		t.Errorf("said %q", warnings)
+	}
+	if got := calls(); !strings.Contains(got, "--root /configured/"+namespace) || !strings.Contains(got, "--mine delete --force "+c.id) {
+		t.Errorf("the runtime was called with %q", got)
+	}
+
+	c = newContainer(t)
+	c.write("said.json", "{")
+	if _, warnings := c.delete(); !strings.Contains(warnings, "read the configuration kept in the bundle") {
+		t.Errorf("of a broken record it says %q", warnings)
+	}
+}
+
 func TestDeleteReadsTheBundleOfContainerdsShim(t *testing.T) {
 	c := newContainer(t)
 	spy, calls := c.spy("")
