@@ -216,7 +216,7 @@ func TestLostOutputIsToldWithItsProcess(t *testing.T) {
 	p := b.execOn("loses", "echo lost", stdio.Spec{Stdout: "file:///dev/full"})
 	must(t, "start exec", p.StartExec(bounded(t)))
 	ends(t, p, 0)
-	for _, want := range []string{"container " + b.ID + ": stdout: output is lost", "exec loses of container " + b.ID + ": stdout: output is lost"} {
+	for _, want := range []string{"container " + b.ID + ": stdout: output cannot be written", "exec loses of container " + b.ID + ": stdout: output cannot be written"} {
 		eventually(t, want, func() bool { return b.told.said(want) })
 	}
 }

@@ -149,9 +149,9 @@ func (t *terminal) resize(width, height uint16) error {
 	return err
 }
 
-// connect makes the pump for the terminal's output. The caller holds s.mu and
-// starts it.
-func (s *Streams) connect(master *os.File) {
+// connect gives the terminal to the relay of its output. The caller holds s.mu
+// and starts it.
+func (s *Streams) connect(master *os.File) error {
 	s.console.close()
 	t := &terminal{file: master}
 	s.console, s.terminal = nil, t
@@ -160,9 +160,16 @@ func (s *Streams) connect(master *os.File) {
 			s.options.Log("size of the terminal: %v", err)
 		}
 	}
-	out := newTTYReader("stdout", t.join(), s.sink, s.options.Log)
+	out := s.coming
+	s.coming = nil
 	out.atEnd = t.leave
-	s.outputs, s.sink = append(s.outputs, out.pump), nil
+	if err := out.from(ttySource{t.join()}); err != nil {
+		out.close()
+		t.leave()
+		return err
+	}
+	s.outputs = append(s.outputs, out.pump)
+	return nil
 }
 
 // disconnect gives up a terminal that has not come. The caller holds s.mu.
@@ -171,8 +178,8 @@ func (s *Streams) disconnect() {
 		s.console.close()
 		s.console = nil
 	}
-	if s.sink != nil {
-		s.sink.close()
-		s.sink = nil
+	if s.coming != nil {
+		s.coming.close()
+		s.coming = nil
 	}
 }

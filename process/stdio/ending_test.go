@@ -293,8 +293,8 @@ func TestIdleStreamsTakeNoTime(t *testing.T) {
 	// Until everything that goes on by itself is over.
 	eventually(t, "the terminal is closed", func() bool { return closed.outputs[0].sourceGone() })
 	eventually(t, "the terminal is full", func() bool {
-		waiting, _ := unix.IoctlGetInt(fullTTY.outputs[0].src.fd, unix.TIOCINQ)
-		return waiting > 0 && !ready(fullTTY.outputs[0].dst.fd, unix.POLLOUT)
+		r := fullTTY.outputs[0].passer.(*relay)
+		return unread(r.src.descriptor().fd) > 0 && !ready(r.dst.descriptor(), unix.POLLOUT)
 	})
 	runtime.GC()
 	const interval = 300 * time.Millisecond

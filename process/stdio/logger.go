@@ -1,25 +1,16 @@
 package stdio
 
-// This file runs logging programs (the schemes binary and binary-v2). What they
-// are given is containerd's contract, for which there is a library for their
-// authors (core/runtime/v2/logging): descriptor 3 is stdout, 4 is stderr, 5
-// says that the logger is ready, CONTAINER_ID and CONTAINER_NAMESPACE are the
-// environment.
+// This file keeps a logging program (the schemes binary and binary-v2) running
+// for as long as there is output: one that ends before is started again, and
+// what is in its pipes waits meanwhile. program.go is one run of it.
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/cleatrun/cleat/oci/child"
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,185 +20,180 @@ const (
 	// defaultGrace is what a logger gets to end after its streams' end, and
 	// again after SIGTERM.
 	defaultGrace = 10 * time.Second
-	// maxWords bounds what is kept of a logger's stderr.
-	maxWords = 4 << 10
+	// firstRestart and lastRestart bound the wait before a logger is started
+	// again; it doubles until one has run for as long as lastRestart.
+	firstRestart = 100 * time.Millisecond
+	lastRestart  = time.Minute
 )
 
 // logger is one logging program.
 type logger struct {
 	target  target
 	options Options
-	command *child.Command
-	words   words
-	ended   chan struct{} // closed when it was reaped
+	ended   chan struct{} // closed when it will not be started again
+	wake    chan struct{} // ends the wait for the next start
+	// starting is taken by who starts it, and by Freeze to keep others from it.
+	starting chan struct{}
 
-	mu sync.Mutex // guards what follows, once the logger runs
-	// pipes are the read ends of stdout and stderr, nil for a stream that is
-	// not its. The shim holds them too, until the end of the output: a logger
-	// that crashes is not the container's SIGPIPE.
+	// pipes are the read ends of stdout and stderr, nil for a stream that is not
+	// its. The shim holds them, too: a logger that crashes is not the
+	// container's SIGPIPE, and what it has not read is there for the next run.
 	pipes [2]*os.File
-	over  bool // it is the end of the output
-	// rest throws away what the logger has not lived to read.
-	rest []*pump
+
+	mu       sync.Mutex     // guards what follows
+	command  *child.Command // of the last run
+	running  bool
+	over     bool // it is the end of the output: no start more than one
+	ending   bool // it was told to end: no start
+	restarts int
 }
 
-// start runs the program and waits until it is ready.
+func newLogger(t target, o Options) *logger {
+	return &logger{target: t, options: o, ended: make(chan struct{}), wake: make(chan struct{}, 1), starting: make(chan struct{}, 1)}
+}
+
+// start runs the program and waits until it is ready. When that fails the logger
+// is at its end.
 func (l *logger) start(ctx context.Context) error {
-	ready, theirs, err := os.Pipe()
+	p, err := l.run(ctx)
 	if err != nil {
-		return fmt.Errorf("start logger %s: %w", l.target.path, err)
+		l.closePipes()
+		return err
 	}
-	defer ready.Close()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		theirs.Close()
-		return fmt.Errorf("start logger %s: %w", l.target.path, err)
-	}
-	defer null.Close()
-	cmd := exec.Command(l.target.path, l.target.args...)
-	cmd.Env = []string{"CONTAINER_ID=" + l.options.ContainerID, "CONTAINER_NAMESPACE=" + l.options.Namespace}
-	cmd.Stderr = &l.words
-	cmd.ExtraFiles = []*os.File{l.pipes[0], l.pipes[1], theirs}
-	for i, pipe := range l.pipes {
-		if pipe == nil {
-			cmd.ExtraFiles[i] = null
+	go l.keep(p)
+	return nil
+}
+
+// keep has the logger run until the end of the output; that, or finish, ends it.
+func (l *logger) keep(p *program) {
+	defer close(l.ended)
+	defer l.closePipes()
+	last := false // it was started at the end of the output, once
+	for pause := firstRestart; ; {
+		began := time.Now()
+		l.await(p)
+		if time.Since(began) >= lastRestart {
+			pause = firstRestart
+		}
+		for {
+			if last || !l.goesOn() {
+				if n := l.unread(); n > 0 {
+					l.options.Log("logger %s: %d bytes of output are lost: it has not read them", l.target.path, n)
+				}
+				return
+			}
+			l.sleep(pause)
+			pause = min(2*pause, lastRestart)
+			last = l.isOver()
+			l.starting <- struct{}{}
+			next, err := l.run(context.Background()) // bounded by Options.Ready
+			l.mu.Lock()
+			l.restarts++
+			l.mu.Unlock()
+			<-l.starting
+			if err == nil {
+				p = next
+				break
+			}
+			l.options.Log("%v", err)
 		}
 	}
-	l.command, err = child.Spawn(cmd)
-	theirs.Close()
+}
+
+// run starts the program and waits until it is ready.
+func (l *logger) run(ctx context.Context) (*program, error) {
+	p, err := startProgram(ctx, l.target, l.options, l.pipes)
 	if err != nil {
-		return fmt.Errorf("start logger %s: %w: %w", l.target.path, err, class(err))
+		return nil, err
 	}
-	l.ended = make(chan struct{})
-	go l.watch()
-	return l.awaitReady(ctx, ready)
-}
-
-// watch reaps the logger; it ends with it.
-func (l *logger) watch() {
-	state, err := l.command.Wait(context.Background())
-	if err == nil && !state.Success() {
-		l.options.Log("logger %s: %s %s", l.target.path, state, l.words.String())
-	}
-	close(l.ended)
-	l.discard()
-}
-
-// discard lets the output of a logger that has ended before it go nowhere: a
-// full pipe would stop the container. It is undone by endOfOutput.
-func (l *logger) discard() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
+	l.command, l.running = p.command, true
+	ending := l.ending
+	l.mu.Unlock()
+	if ending {
+		p.command.Signal(unix.SIGTERM)
+	}
+	return p, nil
+}
+
+// await waits for the end of a run, and tells of a bad one.
+func (l *logger) await(p *program) {
+	state, err := p.command.Wait(context.Background())
+	l.mu.Lock()
+	l.running = false
+	l.mu.Unlock()
+	if err == nil && !state.Success() {
+		l.options.Log("logger %s: %s %s", l.target.path, state, p.words.String())
+	}
+}
+
+// goesOn tells whether there is more to log, for a logger that has ended.
+func (l *logger) goesOn() bool {
+	l.mu.Lock()
+	over, ending := l.over, l.ending
+	l.mu.Unlock()
+	return !ending && (l.unread() > 0 || !over && !l.atEnd())
+}
+
+// isOver tells whether nothing more will come than what is in the pipes.
+func (l *logger) isOver() bool {
+	l.mu.Lock()
+	over := l.over
+	l.mu.Unlock()
+	return over || l.atEnd()
+}
+
+// atEnd tells whether nobody can write to the pipes any more.
+func (l *logger) atEnd() bool {
+	for _, pipe := range l.pipes {
+		if pipe != nil && !pipeHungUp(int(pipe.Fd())) {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *logger) unread() (n int) {
+	for _, pipe := range l.pipes {
+		if pipe != nil {
+			n += unread(int(pipe.Fd()))
+		}
+	}
+	return n
+}
+
+// sleep waits until it is time for the next start: at once, at the end of the
+// output.
+func (l *logger) sleep(pause time.Duration) {
+	if l.isOver() {
 		return
 	}
-	for i, pipe := range l.pipes {
-		if pipe == nil {
-			continue
-		}
-		// As a description of its own, for the other one is blocking.
-		name := "/proc/self/fd/" + strconv.Itoa(int(pipe.Fd()))
-		reader, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			l.options.Log("logger %s has ended and its output is not read: %v", l.target.path, err)
-			continue
-		}
-		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		if err != nil {
-			reader.Close()
-			l.options.Log("logger %s has ended and its output is not read: %v", l.target.path, err)
-			continue
-		}
-		p := newSplicer("rest of the log", endOf(reader), endOf(null), l.options.Log)
-		p.start()
-		l.rest = append(l.rest, p)
-		closeFile(&l.pipes[i])
-	}
-}
-
-func (l *logger) awaitReady(ctx context.Context, ready *os.File) error {
-	limited, cancel := context.WithTimeout(ctx, l.options.Ready)
-	defer cancel()
-	stop := context.AfterFunc(limited, func() { ready.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var word [1]byte
-	n, err := ready.Read(word[:])
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
-		return l.failure("is not ready yet", context.Cause(ctx))
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return l.failure(fmt.Sprintf("is not ready after %s", l.options.Ready), errdefs.ErrUnavailable)
-	case n == 1:
-		return nil
-	case errors.Is(err, io.EOF) && l.target.kind == binary:
-		// Ready, unless that was its end.
-		if l.dead(limited) {
-			return l.failure("ended before it was ready", errdefs.ErrUnavailable)
-		}
-		return nil
-	case errors.Is(err, io.EOF):
-		return l.failure("closed its ready descriptor without a word", errdefs.ErrUnavailable)
-	}
-	return l.failure("cannot be heard", err)
-}
-
-// dead tells whether the end of the ready descriptor was that of the logger,
-// and no good one. The kernel closes a process's files a while before its end
-// can be waited for.
-func (l *logger) dead(ctx context.Context) bool {
-	if !ending(l.pid()) {
-		return false
-	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	select {
-	case <-l.ended:
-		return !l.command.Success()
-	case <-ctx.Done():
-		return false
+	case <-timer.C:
+	case <-l.wake:
 	}
 }
 
-// ending tells whether a process has begun to end, or has ended.
-func ending(pid int) bool {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return true
-	}
-	// Field 9 of proc_pid_stat(5). What comes before the third may hold anything.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const flags, exiting = 9 - 3, 0x4 // PF_EXITING, include/linux/sched.h
-	if len(fields) <= flags {
-		return false
-	}
-	set, err := strconv.ParseUint(string(fields[flags]), 10, 64)
-	return err == nil && set&exiting != 0
-}
-
-func (l *logger) failure(what string, class error) error {
-	select {
-	case <-l.ended: // all that it had to say has come
-	default:
-		l.command.Signal(unix.SIGKILL)
-		<-l.ended
-	}
-	if words := l.words.String(); words != "" {
-		return fmt.Errorf("logger %s %s: %s: %w", l.target.path, what, words, class)
-	}
-	return fmt.Errorf("logger %s %s: %w", l.target.path, what, class)
-}
-
-func (l *logger) pid() int { return l.command.PID() }
-
-// endOfOutput gives up the shim's hold on the pipes.
-func (l *logger) endOfOutput() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
+func (l *logger) closePipes() {
 	closeFile(&l.pipes[0])
 	closeFile(&l.pipes[1])
-	for _, p := range l.rest {
-		p.stop()
+}
+
+// endOfOutput tells that nothing more will be written than what is in the pipes.
+func (l *logger) endOfOutput() {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+	l.wakeUp()
+}
+
+func (l *logger) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
-	l.rest = nil
 }
 
 // finish waits for the logger's end and, when it does not come, brings it
@@ -215,7 +201,7 @@ func (l *logger) endOfOutput() {
 func (l *logger) finish() {
 	for _, signal := range []unix.Signal{0, unix.SIGTERM, unix.SIGKILL} {
 		if signal != 0 {
-			l.command.Signal(signal)
+			l.end(signal)
 		}
 		timer := time.NewTimer(l.options.Grace)
 		select {
@@ -225,27 +211,28 @@ func (l *logger) finish() {
 		case <-timer.C:
 		}
 	}
-	l.options.Log("logger %s (process %d) does not end", l.target.path, l.pid())
+	l.options.Log("logger %s (process %d) does not end", l.target.path, l.state().PID)
 }
 
-// words keeps the last of what a program writes to its stderr.
-type words struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (w *words) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.text = append(w.text, b...)
-	if over := len(w.text) - maxWords; over > 0 {
-		w.text = append(w.text[:0], w.text[over:]...)
+// end sends the logger a signal after which it is not started again.
+func (l *logger) end(signal unix.Signal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
+	if l.running {
+		l.command.Signal(signal)
 	}
-	return len(b), nil
+	l.wakeUp()
 }
 
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return string(bytes.TrimSpace(w.text))
+func (l *logger) kill() { l.end(unix.SIGKILL) }
+
+func (l *logger) state() LoggerState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := LoggerState{Program: l.target.path, Restarts: l.restarts}
+	if l.running {
+		s.PID = l.command.PID()
+	}
+	return s
 }

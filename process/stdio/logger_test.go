@@ -145,7 +145,10 @@ func TestOneLoggerForEqualURIsAndTwoForDifferentOnes(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
 			uri := "binary://" + logger + "?out=" + out
 			s := opened(t, Spec{Stdout: uri, Stderr: uri + c.stderr}, options(t))
-			pids := s.State().Loggers
+			var pids []int
+			for _, l := range s.State().Loggers {
+				pids = append(pids, l.PID)
+			}
 			if len(pids) != c.loggers {
 				t.Errorf("there are %d loggers, want %d", len(pids), c.loggers)
 			}
@@ -221,7 +224,7 @@ func TestLoggerThatDoesNotEndIsTold(t *testing.T) {
 			o.Grace = c.grace
 			out := filepath.Join(t.TempDir(), "out")
 			s := opened(t, Spec{Stdout: "binary://" + script(t, "#!/bin/sh\n"+c.trap+"\nexec 5>&-; wait") + "?out=" + out}, o)
-			pid := s.State().Loggers[0]
+			pid := s.State().Loggers[0].PID
 			launch(t, s, "echo hello").ended()
 			must(t, "close", s.Close())
 			must(t, "settle", Settle(bounded(t)))

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +15,9 @@ import (
 // open fills a new Streams. What it has opened when it fails is closed by
 // Close.
 func (s *Streams) open(ctx context.Context, spec Spec) error {
+	if err := s.options.Logs.Check(); err != nil {
+		return err
+	}
 	stdin, err := parse("stdin", spec.Stdin)
 	if err == nil && stdin.kind != none && stdin.kind != fifo {
 		err = invalid("stdin", spec.Stdin, "input comes from a FIFO")
@@ -31,51 +33,84 @@ func (s *Streams) open(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	// One logger takes both streams when both have the same URI.
-	var logs [2]*os.File
-	switch {
-	case spec.Terminal:
+	if spec.Terminal {
 		// A terminal has one output; the URI for stderr stands for nothing.
-		if stdout.logger() {
-			logs[0], err = s.startLogger(ctx, stdout, false, s.ourPipe)
-		}
-	case stdout.logger() && spec.Stdout == spec.Stderr:
-		logs[0], logs[1], err = s.startLoggerOfBoth(ctx, stdout)
-	default:
-		if stdout.logger() {
-			logs[0], err = s.startLogger(ctx, stdout, false, s.childsPipe)
-		}
-		if err == nil && stderr.logger() {
-			logs[1], err = s.startLogger(ctx, stderr, true, s.childsPipe)
-		}
+		stderr = target{}
+	} else if stdout.kind == file && stderr.kind == file && stdout.path == stderr.path && (stdout.rotation != stderr.rotation || stdout.format != stderr.format) {
+		return invalid("stderr", spec.Stderr, "it is the file of stdout with other parameters")
 	}
-	if err != nil {
+	logs, err := s.startLoggers(ctx, spec, stdout, stderr)
+	defer func() {
 		closeFile(&logs[0])
 		closeFile(&logs[1])
+	}()
+	if err != nil {
 		return err
 	}
 	if spec.Terminal {
-		return s.openTerminal(stdin, stdout, logs[0])
+		return s.openTerminal(stdin, stdout, &logs[0])
 	}
-	s.child[1], s.child[2] = logs[0], logs[1]
 	if s.child[0], s.state.Stdin, err = s.openInput(stdin); err != nil {
 		return err
 	}
-	if s.child[1] == nil {
-		s.child[1], s.state.Stdout, err = s.openOutput("stdout", stdout)
+	if s.child[1], s.state.Stdout, err = s.openOutput("stdout", stdout, &logs[0]); err != nil {
+		return err
 	}
-	if err == nil && s.child[2] == nil {
-		s.child[2], s.state.Stderr, err = s.openOutput("stderr", stderr)
-	}
+	s.child[2], s.state.Stderr, err = s.openOutput("stderr", stderr, &logs[1])
 	return err
 }
 
+// startLoggers runs the loggers of the streams, which takes longest and fails
+// most, and returns the ends of their pipes that are written to.
+func (s *Streams) startLoggers(ctx context.Context, spec Spec, stdout, stderr target) (logs [2]*os.File, err error) {
+	// The shim's end, when it passes the output on, must never wait.
+	blocking := !spec.Terminal && s.options.Logs.blocks()
+	// One logger takes both streams when both have the same URI.
+	both := stdout.logger() && stderr.logger() && spec.Stdout == spec.Stderr
+	for i, t := range []target{stdout, stderr} {
+		if !t.logger() || both && i > 0 {
+			continue
+		}
+		l := newLogger(t, s.options)
+		for j, name := range []string{"stdout", "stderr"} {
+			if j != i && !both {
+				continue
+			}
+			if l.pipes[j], logs[j], err = s.loggerPipe(name, blocking); err != nil {
+				l.closePipes()
+				return logs, err
+			}
+		}
+		if err := l.start(ctx); err != nil {
+			return logs, err
+		}
+		s.loggers = append(s.loggers, l)
+	}
+	return logs, nil
+}
+
+// loggerPipe is a pipe between a logger and either the process or the shim.
+func (s *Streams) loggerPipe(name string, blocking bool) (r, w *os.File, err error) {
+	fds, err := newPipe(s.options)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	grow(fds[1])
+	if r, err = newEnd(fds[0], name, true); err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	if w, err = newEnd(fds[1], name, blocking); err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	return r, w, nil
+}
+
 // openTerminal opens the client's ends for a terminal and the socket by which
-// it will come.
-func (s *Streams) openTerminal(stdin, stdout target, log *os.File) (err error) {
-	if log != nil {
-		s.sink = endOf(log)
-	} else if s.sink, err = s.openSink("stdout", stdout); err != nil {
+// it will come. log is a logger's, and taken.
+func (s *Streams) openTerminal(stdin, stdout target, log **os.File) (err error) {
+	if s.coming, err = s.newRelay("stdout", stdout, log); err != nil {
 		return err
 	}
 	if stdin.kind == fifo {
@@ -106,13 +141,18 @@ func (s *Streams) openInput(t target) (childs *os.File, how string, err error) {
 	return childs, "spliced", nil
 }
 
-// openOutput returns the process's end of stdout or stderr.
-func (s *Streams) openOutput(name string, t target) (childs *os.File, how string, err error) {
+// openOutput returns the process's end of stdout or stderr. log is a logger's,
+// and taken.
+func (s *Streams) openOutput(name string, t target, log **os.File) (childs *os.File, how string, err error) {
+	blocks := s.options.Logs.blocks()
 	switch {
 	case t.kind == none && !(s.options.Listen && name == "stderr"):
 		childs, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		return childs, "", err
-	case t.kind == fifo && s.direct():
+	case t.logger() && blocks:
+		childs, *log = *log, nil
+		return childs, "", nil
+	case t.kind == fifo && blocks && s.direct():
 		n, err := s.holdFIFO(name, t)
 		if err != nil {
 			return nil, "", err
@@ -120,51 +160,113 @@ func (s *Streams) openOutput(name string, t target) (childs *os.File, how string
 		defer n.close()
 		childs, err = n.writer(true)
 		return childs, "direct", err
+	case t.kind == fifo && blocks:
+		sink, err := s.openFIFO(name, t)
+		if err != nil {
+			return nil, "", err
+		}
+		ours, childs, err := pipeFromChild(name, s.options)
+		if err != nil {
+			sink.close()
+			return nil, "", err
+		}
+		s.outputs = append(s.outputs, newSplicer(name, endOf(ours), sink, s.options.Log).pump)
+		return childs, "spliced", nil
 	}
-	sink, err := s.openSink(name, t)
+	r, err := s.newRelay(name, t, log)
 	if err != nil {
 		return nil, "", err
 	}
 	ours, childs, err := pipeFromChild(name, s.options)
 	if err != nil {
-		sink.close()
+		r.close()
 		return nil, "", err
 	}
-	if t.kind == fifo || t.kind == none {
-		s.outputs = append(s.outputs, newSplicer(name, endOf(ours), sink, s.options.Log))
-		return childs, "spliced", nil
+	if err := r.from(pipeSource{endOf(ours)}); err != nil {
+		r.close()
+		return childs, "", err
 	}
-	// splice(2) does not write to a file that is appended to.
-	s.outputs = append(s.outputs, newCopier(name, endOf(ours), sink, &fileBuffers, s.options.Log).pump)
+	s.outputs = append(s.outputs, r.pump)
 	return childs, "copied", nil
 }
 
+// newRelay makes what passes a stream on through the shim; see relay.from. log is
+// a logger's, and taken.
+func (s *Streams) newRelay(name string, t target, log **os.File) (_ *relay, err error) {
+	var to sink
+	var kept *ring
+	defer func() {
+		if err != nil && to != nil {
+			to.close()
+		}
+		if err != nil && kept != nil {
+			kept.store.Close()
+		}
+	}()
+	if to, err = s.openSink(name, t, log); err != nil {
+		return nil, err
+	}
+	logs := s.options.Logs
+	switch {
+	case t.kind == none:
+	case t.kind == file && logs.blocks():
+		kept = newRing(memory{}, keptOnFailure)
+	default:
+		if kept, err = logs.ring(s.options.Dir); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	r, err := newRelay(name, to, kept, s.options.Log)
+	if err != nil {
+		return nil, err
+	}
+	r.encoder = newEncoder(t.format, name)
+	return r, nil
+}
+
 // openSink opens where the shim itself writes output to.
-func (s *Streams) openSink(name string, t target) (*end, error) {
+func (s *Streams) openSink(name string, t target, log **os.File) (sink, error) {
 	switch t.kind {
 	case fifo:
-		n, err := s.holdFIFO(name, t)
+		e, err := s.openFIFO(name, t)
 		if err != nil {
 			return nil, err
 		}
-		defer n.close()
-		writer, err := n.writer(false)
-		if err != nil {
-			return nil, err
-		}
-		return endOf(writer), nil
+		return pipeSink{e}, nil
 	case file:
-		f, err := openLog(name, t.path)
+		if s.file != nil && s.file.path == t.path {
+			return fileSink{s.file.share()}, nil
+		}
+		f, err := openLogFile(name, t.path, t.rotation)
 		if err != nil {
 			return nil, err
 		}
-		return endOf(f), nil
+		s.file = f
+		return fileSink{f}, nil
+	case binary, binaryV2:
+		w := *log
+		*log = nil
+		return pipeSink{endOf(w)}, nil
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	return endOf(null), nil
+	return pipeSink{endOf(null)}, nil
+}
+
+// openFIFO opens a client's FIFO to be written to by the shim.
+func (s *Streams) openFIFO(name string, t target) (*end, error) {
+	n, err := s.holdFIFO(name, t)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	writer, err := n.writer(false)
+	if err != nil {
+		return nil, err
+	}
+	return endOf(writer), nil
 }
 
 // holdFIFO holds a read end of a client's FIFO. It stays as large as it is: when a
@@ -184,28 +286,6 @@ func (s *Streams) holdFIFO(name string, t target) (*node, error) {
 	return n, nil
 }
 
-// openLog opens a file to be appended to, and makes the folders above it.
-func openLog(stream, path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", stream, err, class(err))
-	}
-	// Not to wait for the reader of what turns out to be a FIFO.
-	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", stream, &os.PathError{Op: "open", Path: path, Err: err}, class(err))
-	}
-	f := os.NewFile(uintptr(fd), path)
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() && info.Mode()&os.ModeCharDevice == 0 {
-		err = invalid(stream, path, "it is not a file")
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // direct tells whether the process may get the client's FIFO itself. An owner
 // of the container's own could not open it anew, and SELinux would not let a
 // confined process use a file that is not labelled for it.
@@ -218,68 +298,3 @@ var enforcing = sync.OnceValue(func() bool {
 	mode, err := os.ReadFile("/sys/fs/selinux/enforce")
 	return err == nil && string(mode) == "1"
 })
-
-// startLogger runs a logger for one stream and returns the end of its pipe that
-// make gives.
-func (s *Streams) startLogger(ctx context.Context, t target, stderr bool, pipe func(string) (r, w *os.File, err error)) (*os.File, error) {
-	name := "stdout"
-	if stderr {
-		name = "stderr"
-	}
-	r, w, err := pipe(name)
-	if err != nil {
-		return nil, err
-	}
-	l := &logger{target: t, options: s.options}
-	l.pipes[0], l.pipes[1] = r, nil
-	if stderr {
-		l.pipes[0], l.pipes[1] = nil, r
-	}
-	return w, s.run(ctx, l)
-}
-
-func (s *Streams) startLoggerOfBoth(ctx context.Context, t target) (stdout, stderr *os.File, err error) {
-	l := &logger{target: t, options: s.options}
-	if l.pipes[0], stdout, err = s.childsPipe("stdout"); err != nil {
-		return nil, nil, err
-	}
-	if l.pipes[1], stderr, err = s.childsPipe("stderr"); err != nil {
-		closeFile(&l.pipes[0])
-		return stdout, nil, err
-	}
-	return stdout, stderr, s.run(ctx, l)
-}
-
-func (s *Streams) run(ctx context.Context, l *logger) error {
-	if err := l.start(ctx); err != nil {
-		l.endOfOutput()
-		return err
-	}
-	s.loggers = append(s.loggers, l)
-	return nil
-}
-
-// childsPipe is a pipe between the process and a logger, ourPipe one between
-// the shim and a logger.
-func (s *Streams) childsPipe(name string) (r, w *os.File, err error) {
-	return s.loggerPipe(name, true)
-}
-
-func (s *Streams) ourPipe(name string) (r, w *os.File, err error) { return s.loggerPipe(name, false) }
-
-func (s *Streams) loggerPipe(name string, blocking bool) (r, w *os.File, err error) {
-	fds, err := newPipe(s.options)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
-	}
-	grow(fds[1])
-	if r, err = newEnd(fds[0], name, true); err != nil {
-		unix.Close(fds[1])
-		return nil, nil, err
-	}
-	if w, err = newEnd(fds[1], name, blocking); err != nil {
-		r.Close()
-		return nil, nil, err
-	}
-	return r, w, nil
-}

@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -243,39 +245,65 @@ func TestFileThatTakesNothingLosesOutputAndNothingElse(t *testing.T) {
 			if status := p.cmd.ProcessState.ExitCode(); status != 7 {
 				t.Errorf("the process ended with status %d, want 7", status)
 			}
-			must(t, "drain", s.Drain(bounded(t)))
-			if n := said.count("output is lost: no space left on device"); n != 1 || len(said.all()) != 1 {
-				t.Errorf("said %d times that output is lost, in %q", n, said.all())
+			drainsNever(t, s)
+			if got := s.State().Outputs[0]; got.Failures == 0 || !strings.Contains(got.Failure, "no space left") || got.Waiting == 0 || got.Waiting+got.Dropped.Bytes != 1000000 {
+				t.Errorf("the state says %+v", got)
 			}
-			s.Close()
+			must(t, "close", s.Close())
+			must(t, "settle", Settle(bounded(t)))
+			for _, want := range []string{"output cannot be written, which is tried again: no space left on device", "output is dropped", "1000000 bytes of output are lost"} {
+				if said.count(want) != 1 {
+					t.Errorf("said %d times %q, in %q", said.count(want), want, said.all())
+				}
+			}
 		})
 	}
 }
 
-// A disk that was full takes output again as soon as it has room.
+// drainsNever tells that draining the streams takes longer than a moment.
+func drainsNever(t *testing.T, s *Streams) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := s.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("draining ended with %v", err)
+	}
+}
+
+// A disk that was full takes output again as soon as it has room, and all of it.
 func TestFullDiskTakesOutputAgainWhenItHasRoom(t *testing.T) {
 	leavesNothing(t)
-	disk, dir := t.TempDir(), t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); errors.Is(err, unix.EPERM) {
-		t.Skip("needs root to mount a small disk")
-	} else {
-		must(t, "mount a small disk", err)
-	}
-	t.Cleanup(func() { must(t, "unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	disk, dir := smallDisk(t), t.TempDir()
 	must(t, "fill the disk", os.WriteFile(disk+"/ballast", make([]byte, 64<<10), 0o600))
 
 	var said record
 	o := options(t)
 	o.Log = said.log
 	s := opened(t, Spec{Stdout: "file://" + disk + "/log"}, o)
-	p := launch(t, s, untilThere+`echo lost; there "$1"; echo kept`, "sh", dir+"/room")
-	eventually(t, "a word that output is lost", func() bool { return said.count("output is lost") == 1 })
+	p := launch(t, s, untilThere+`echo early; there "$1"; echo late`, "sh", dir+"/room")
+	eventually(t, "a word that output cannot be written", func() bool { return said.count("output cannot be written") == 1 })
 	must(t, "make room", os.Remove(disk+"/ballast"))
 	p.signal(dir + "/room")
 	p.ended()
 	must(t, "drain", s.Drain(bounded(t)))
-	fileHolds(t, disk+"/log", "kept\n")
+	fileHolds(t, disk+"/log", "early\nlate\n")
+	if said.count("output is written again") != 1 {
+		t.Errorf("said %q", said.all())
+	}
 	s.Close()
+}
+
+// smallDisk has room for 64 KiB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); errors.Is(err, unix.EPERM) {
+		t.Skip("needs root to mount a small disk")
+	} else {
+		must(t, "mount a small disk", err)
+	}
+	t.Cleanup(func() { must(t, "unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	return disk
 }
 
 // Files are appended to: a container that is started again goes on with its log,

@@ -1,13 +1,12 @@
 package stdio
 
-// This file passes bytes on where the process cannot be given the client's own
-// descriptor. A pump is one goroutine that owns both of its ends, waits on the
-// netpoller and holds no bytes while it waits.
+// This file is what all that passes bytes on have in common. A pump is one
+// goroutine that owns its ends and waits on the netpoller. It can be frozen
+// between two steps: what it is then, is plain data and descriptors.
 
 import (
 	"errors"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,29 +21,127 @@ type stage int32
 const (
 	flowing  stage = iota
 	exited         // the process has been reaped; a hung-up terminal is at its end
+	closing        // nobody writes to the source any more, and nobody waits for what fails
 	stopping       // pass on what is there without waiting, then end
 )
 
-// pump passes what comes out of src on to dst until src is at its end or stop
-// is called, and closes both then, so that whoever reads dst sees the end.
-//
-// Its goroutine is started by start and ends by itself at the end of src, by
-// stop at the latest.
+// passer is one way of passing bytes on. Its methods are called by the pump's
+// goroutine, but wake and sourceGone.
+type passer interface {
+	// pass does one step, and waits for what it needs for that. It returns errEnd
+	// at the end of the source, and os.ErrDeadlineExceeded when it was woken.
+	pass() error
+	// last passes on what can be had without waiting, and is bounded.
+	last()
+	// close closes the ends, so that whoever reads sees the end.
+	close()
+	// wake ends the wait of pass, now or the next one; rearm undoes that.
+	wake()
+	rearm()
+	// sourceGone tells that nobody can write to the source any more: what is left
+	// in it is all that will ever be passed on.
+	sourceGone() bool
+}
+
+// pump runs a passer until the end of its source or until stop.
 type pump struct {
-	name     string
-	src, dst *end
-	pass     func(*pump) error // one step; errEnd at the end of src
-	last     func(*pump)       // what is done for stop: a bounded pass that waits for nothing
-	log      func(string, ...any)
-	// hungUp, which may be nil, tells that writers to src are cut off.
-	hungUp func() bool
+	passer
+	name  string
+	log   func(string, ...any)
+	stage atomic.Int32
+	// frozen has the goroutine end between two steps; left is closed when it has.
+	frozen atomic.Bool
+	left   chan struct{}
+	// wakes counts wake, seen is what the goroutine knows of.
+	wakes atomic.Int64
+	seen  int64
 
-	stage  atomic.Int32
-	failed sync.Once // the first failure of dst is logged, not each
-	done   chan struct{}
-
+	done chan struct{} // closed when the ends are
 	// atEnd is called in the pump's goroutine before done is closed.
 	atEnd func()
+}
+
+var errEnd = errors.New("the source is at its end")
+
+func newPump(name string, log func(string, ...any)) *pump {
+	return &pump{name: name, log: log, done: make(chan struct{})}
+}
+
+// start begins to pass bytes on, or goes on after freeze.
+func (p *pump) start() {
+	p.frozen.Store(false)
+	p.left = make(chan struct{})
+	go p.run(p.left)
+}
+
+// freeze ends the goroutine between two steps. The ends stay open and nothing
+// changes until start.
+func (p *pump) freeze() {
+	p.frozen.Store(true)
+	p.wakes.Add(1)
+	p.wake()
+	<-p.left
+}
+
+// run is the goroutine. Source's end ends it, stop at the latest, or freeze.
+func (p *pump) run(left chan struct{}) {
+	defer close(left)
+	for {
+		p.seen = p.wakes.Load()
+		if p.frozen.Load() {
+			return
+		}
+		if p.at() >= stopping {
+			p.last()
+			break
+		}
+		err := p.pass()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// The deadline is cleared before the stage is read again, so that a
+			// second wake is not missed.
+			p.rearm()
+			continue
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, errEnd) {
+			p.log("%s: %v", p.name, err)
+		}
+		break
+	}
+	p.close()
+	if p.atEnd != nil {
+		p.atEnd()
+	}
+	close(p.done)
+}
+
+func (p *pump) at() stage { return stage(p.stage.Load()) }
+
+// interrupted tells the goroutine that it was woken since its step began.
+func (p *pump) interrupted() bool { return p.wakes.Load() != p.seen }
+
+// advance moves the stage on and wakes the goroutine.
+func (p *pump) advance(to stage) {
+	for {
+		now := p.stage.Load()
+		if now >= int32(to) {
+			return
+		}
+		if p.stage.CompareAndSwap(now, int32(to)) {
+			break
+		}
+	}
+	p.wakes.Add(1)
+	p.wake()
+}
+
+// stop ends the pump and waits for it; what can be passed on without waiting
+// is passed on. The pump must have been started.
+func (p *pump) stop() {
+	p.advance(stopping)
+	<-p.done
 }
 
 // end is one end of a pump. A file that is not in the netpoller is always
@@ -54,21 +151,6 @@ type end struct {
 	raw  syscall.RawConn
 	fd   int
 	keep bool // the file belongs to somebody else
-}
-
-var errEnd = errors.New("the source is at its end")
-
-func newPump(name string, src, dst *end, log func(string, ...any)) *pump {
-	return &pump{name: name, src: src, dst: dst, log: log, done: make(chan struct{})}
-}
-
-// newSplicer passes bytes from pipe to pipe, or from pipe to file, inside the
-// kernel: none comes into this process. dst may be any file that splice(2)
-// writes to.
-func newSplicer(name string, src, dst *end, log func(string, ...any)) *pump {
-	p := newPump(name, src, dst, log)
-	p.pass, p.last = (*pump).splice, (*pump).spliceRest
-	return p
 }
 
 func endOf(f *os.File) *end {
@@ -89,178 +171,59 @@ func (e *end) close() {
 	}
 }
 
-// start begins to pass bytes on.
-func (p *pump) start() { go p.run() }
+// never is no deadline, past one that is over.
+var never, past = time.Time{}, time.Unix(1, 0)
 
-func (p *pump) run() {
-	defer close(p.done)
-	defer func() {
-		// The write end first: while the read end is open nothing of a pipe
-		// is thrown away.
-		p.dst.close()
-		p.src.close()
-		if p.atEnd != nil {
-			p.atEnd()
-		}
-	}()
-	for p.at() < stopping {
-		err := p.pass(p)
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Somebody moved the stage on. The deadline is cleared before
-			// the stage is read again, so that a second call is not missed.
-			p.src.file.SetReadDeadline(time.Time{})
-		default:
-			if !errors.Is(err, errEnd) {
-				p.log("%s: %v", p.name, err)
-			}
-			return
-		}
-	}
-	p.last(p)
-}
+// ready asks without waiting whether a read or write on fd would not wait.
+func ready(fd int, events int16) bool { return poll(fd, events) != 0 }
 
-func (p *pump) at() stage { return stage(p.stage.Load()) }
-
-// advance moves the stage on and wakes the goroutine.
-func (p *pump) advance(to stage) {
+// poll asks without waiting which of the events there are for fd; POLLHUP and
+// POLLERR always count.
+func poll(fd int, events int16) int16 {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
-		now := p.stage.Load()
-		if now >= int32(to) {
-			return
-		}
-		if p.stage.CompareAndSwap(now, int32(to)) {
-			break
-		}
-	}
-	past := time.Unix(1, 0)
-	p.src.file.SetReadDeadline(past)
-	if to == stopping {
-		p.dst.file.SetWriteDeadline(past)
-	}
-}
-
-// stop ends the pump and waits for it; what can be passed on without waiting
-// is passed on. The pump must have been started.
-func (p *pump) stop() {
-	p.advance(stopping)
-	<-p.done
-}
-
-// sourceGone tells that nobody can write to the source any more: what is left
-// in it is all that will ever be passed on.
-func (p *pump) sourceGone() bool {
-	if p.hungUp != nil && p.hungUp() {
-		return true
-	}
-	fds := []unix.PollFd{{Fd: int32(p.src.fd), Events: unix.POLLIN}}
-	return poll(fds) && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-}
-
-// abandon closes the ends of a pump that was never started.
-func (p *pump) abandon() {
-	p.dst.close()
-	p.src.close()
-}
-
-// unread takes what is in src of a pump that was never started, and returns the
-// end of it.
-func (p *pump) unread(limit int) string {
-	var said []byte
-	buf := make([]byte, 4<<10)
-	for {
-		n, err := unix.Read(p.src.fd, buf)
+		n, err := unix.Poll(fds[:], 0)
 		if err == unix.EINTR {
 			continue
 		}
-		if n <= 0 {
-			return string(said)
+		if err != nil || n == 0 {
+			return 0
 		}
-		said = append(said, buf[:n]...)
-		said = said[max(0, len(said)-limit):]
+		return fds[0].Revents
 	}
 }
 
-// splice moves what is in src to dst, waiting for either as needed.
-//
-// A splice between pipes does not tell which of the two it would have to wait
-// for, so src is asked: if there is something to read, dst is full. All of it
-// happens inside the RawConn callbacks, because the netpoller is edge-triggered
-// and forgets what happened before the callback began.
-func (p *pump) splice() error {
-	var n int64
-	var err error
-	full := false
-	if werr := p.src.raw.Read(func(src uintptr) bool {
-		n, err = spliceOnce(int(src), p.dst.fd, spliceMax)
-		full = err == unix.EAGAIN && ready(int(src), unix.POLLIN)
-		return err != unix.EAGAIN || full
-	}); werr != nil {
-		return werr
+// unread is how many bytes are in a pipe.
+func unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD
+	if err != nil {
+		return 0
 	}
-	if full {
-		if werr := p.dst.raw.Write(func(dst uintptr) bool {
-			n, err = spliceOnce(p.src.fd, int(dst), spliceMax)
-			return err != unix.EAGAIN || !ready(p.src.fd, unix.POLLIN)
-		}); werr != nil {
-			return werr
-		}
-	}
-	switch {
-	case err == unix.EAGAIN, err == nil && n > 0:
-		return nil
-	case err == nil:
-		return errEnd
-	case err == unix.EPIPE && p.nothingLeft():
-		return errEnd // the client of closed streams is gone, and has missed nothing
-	}
-	return err
+	return n
 }
 
-// nothingLeft tells whether src is empty.
-func (p *pump) nothingLeft() bool {
-	n, err := unix.IoctlGetInt(p.src.fd, unix.TIOCINQ) // FIONREAD
-	return err == nil && n == 0
-}
-
-// spliceRest passes on what is in src now. What comes after is not waited for:
-// a process that never stops writing would otherwise keep the pump for ever.
-func (p *pump) spliceRest() {
-	rest, err := unix.IoctlGetInt(p.src.fd, unix.TIOCINQ) // FIONREAD
-	for err == nil && rest > 0 {
-		var n int64
-		n, err = spliceOnce(p.src.fd, p.dst.fd, rest)
-		if n <= 0 {
-			return
-		}
-		rest -= int(n)
-	}
-}
-
-// spliceMax is what one splice is asked for; a pipe seldom holds more.
-const spliceMax = 1 << 20
-
-func spliceOnce(src, dst, max int) (int64, error) {
+func read(fd int, b []byte) (int, error) {
 	for {
-		n, err := unix.Splice(src, nil, dst, nil, max, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		n, err := unix.Read(fd, b)
 		if err != unix.EINTR {
 			return n, err
 		}
 	}
 }
 
-// ready asks without waiting whether a read or write on fd would not wait.
-func ready(fd int, events int16) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	return poll(fds) && fds[0].Revents != 0
-}
-
-func poll(fds []unix.PollFd) bool {
-	for {
-		n, err := unix.Poll(fds, 0)
-		if err != unix.EINTR {
-			return err == nil && n > 0
+// write writes to a descriptor that may be non-blocking and returns how much
+// was taken.
+func write(fd int, b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		m, err := unix.Write(fd, b[n:])
+		if err == unix.EINTR {
+			continue
 		}
+		if err != nil {
+			return n, err
+		}
+		n += m
 	}
+	return n, nil
 }

@@ -46,8 +46,7 @@ func awaitReader(ctx context.Context, hold *os.File) error {
 	hold.Close()
 	// The kernel tells nobody that a pipe has become empty.
 	for pause := time.Millisecond; unread(writer) > 0; pause = min(2*pause, 10*time.Millisecond) {
-		fds := []unix.PollFd{{Fd: int32(writer)}}
-		if poll(fds) && fds[0].Revents&unix.POLLERR != 0 {
+		if poll(writer, 0)&unix.POLLERR != 0 {
 			return nil
 		}
 		select {
@@ -57,13 +56,4 @@ func awaitReader(ctx context.Context, hold *os.File) error {
 		}
 	}
 	return nil
-}
-
-// unread is how many bytes are in a pipe.
-func unread(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD
-	if err != nil {
-		return 0
-	}
-	return n
 }

@@ -2,8 +2,10 @@ package stdio
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -22,10 +24,27 @@ const (
 
 // target is one stream's URI taken apart.
 type target struct {
-	kind kind
-	path string   // absolute
-	args []string // of a logger
+	kind     kind
+	path     string   // absolute
+	args     []string // of a logger
+	format   format   // of a file
+	rotation rotation // of a file
 }
+
+// rotation is when and how a file is rotated; the zero value says never.
+type rotation struct {
+	size  int64 // that a file does not get larger than
+	files int   // that there are at most, the one that is written to included
+}
+
+const (
+	// minRotation is the least max-size, maxFiles the most max-files.
+	minRotation = 4 << 10
+	maxFiles    = 1000
+	// usualFiles is how many files there are if nothing else is said: kubelet's
+	// containerLogMaxFiles.
+	usualFiles = 5
+)
 
 func (t target) logger() bool { return t.kind == binary || t.kind == binaryV2 }
 
@@ -70,10 +89,78 @@ func parse(stream, uri string) (target, error) {
 		if t.args, err = arguments(u.RawQuery); err != nil {
 			return target{}, invalid(stream, uri, err.Error())
 		}
+	case k == file:
+		if err := t.fileParameters(u.RawQuery); err != nil {
+			return target{}, invalid(stream, uri, err.Error())
+		}
 	case u.RawQuery != "":
 		return target{}, invalid(stream, uri, "a query has no meaning here")
 	}
 	return t, nil
+}
+
+// fileParameters takes apart the query of a file's URL.
+func (t *target) fileParameters(query string) error {
+	words, err := arguments(query)
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for i := 0; i < len(words); i += 2 {
+		key, value := words[i], words[i+1]
+		if seen[key] {
+			return fmt.Errorf("%s is there twice", key)
+		}
+		seen[key] = true
+		switch key {
+		case "max-size":
+			if t.rotation.size, err = ParseSize(value); err != nil {
+				return fmt.Errorf("max-size: %w", err)
+			}
+			if t.rotation.size < minRotation {
+				return fmt.Errorf("max-size is %q, less than %d bytes", value, minRotation)
+			}
+		case "max-files":
+			t.rotation.files, err = strconv.Atoi(value)
+			if err != nil || t.rotation.files < 1 || t.rotation.files > maxFiles {
+				return fmt.Errorf("max-files is %q, not a number from 1 to %d", value, maxFiles)
+			}
+		case "format":
+			switch t.format = format(value); t.format {
+			case raw, cri, jsonFile:
+			default:
+				return fmt.Errorf("format is %q, not one of %s, %s, %s", value, raw, cri, jsonFile)
+			}
+		default:
+			return fmt.Errorf("parameter %q is not known, max-size, max-files and format are", key)
+		}
+	}
+	switch {
+	case seen["max-files"] && !seen["max-size"]:
+		return fmt.Errorf("max-files says nothing without max-size")
+	case seen["max-size"] && !seen["max-files"]:
+		t.rotation.files = usualFiles
+	}
+	return nil
+}
+
+// ParseSize reads a number of bytes, such as 65536, 64k, 10m or 1Gi: the units
+// are powers of 1024.
+func ParseSize(text string) (int64, error) {
+	number := strings.ToLower(text)
+	shift := 0
+	for unit, bits := range map[string]int{"k": 10, "m": 20, "g": 30} {
+		for _, suffix := range []string{unit, unit + "i"} {
+			if n, is := strings.CutSuffix(number, suffix); is {
+				number, shift = n, bits
+			}
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || strings.HasPrefix(number, "+") || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is not a size such as 64k, 10m or 1g", text)
+	}
+	return n << shift, nil
 }
 
 // arguments makes a logger's arguments of its URL's query: each key followed
