@@ -7,7 +7,9 @@ package stdio
 import (
 	"context"
 	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatrun/cleat/oci/child"
@@ -24,6 +26,8 @@ const (
 	// again; it doubles until one has run for as long as lastRestart.
 	firstRestart = 100 * time.Millisecond
 	lastRestart  = time.Minute
+	// outage is the wait from which on its output is not kept for it.
+	outage = time.Second
 )
 
 // logger is one logging program.
@@ -46,6 +50,7 @@ type logger struct {
 	over     bool // it is the end of the output: no start more than one
 	ending   bool // it was told to end: no start
 	restarts int
+	dropped  int64 // bytes that came while it did not run
 }
 
 func newLogger(t target, o Options) *logger {
@@ -163,16 +168,64 @@ func (l *logger) unread() (n int) {
 }
 
 // sleep waits until it is time for the next start: at once, at the end of the
-// output.
+// output. A logger that ends again and again is none: where the process would
+// wait for it, what comes meanwhile is dropped.
 func (l *logger) sleep(pause time.Duration) {
 	if l.isOver() {
 		return
+	}
+	if pause >= outage && l.options.Logs.blocks() {
+		defer l.discard()()
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-l.wake:
+	}
+}
+
+// discard empties the pipes until the function that it returns is called.
+func (l *logger) discard() (stop func()) {
+	var dropped atomic.Int64
+	var readers []*os.File
+	var ends sync.WaitGroup
+	for _, pipe := range l.pipes {
+		if pipe == nil {
+			continue
+		}
+		// As a description of its own, for the other one is blocking.
+		r, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(pipe.Fd())), os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			l.options.Log("logger %s: its output is not read: %v", l.target.path, err)
+			continue
+		}
+		readers = append(readers, r)
+		ends.Go(func() {
+			buf := make([]byte, 4<<10)
+			for {
+				n, err := r.Read(buf)
+				dropped.Add(int64(n))
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		for _, r := range readers {
+			r.SetReadDeadline(past)
+		}
+		ends.Wait()
+		for _, r := range readers {
+			r.Close()
+		}
+		if n := dropped.Load(); n > 0 {
+			l.options.Log("logger %s: %d bytes of output are dropped: it does not run", l.target.path, n)
+			l.mu.Lock()
+			l.dropped += n
+			l.mu.Unlock()
+		}
 	}
 }
 
@@ -230,7 +283,7 @@ func (l *logger) kill() { l.end(unix.SIGKILL) }
 func (l *logger) state() LoggerState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := LoggerState{Program: l.target.path, Restarts: l.restarts}
+	s := LoggerState{Program: l.target.path, Restarts: l.restarts, Dropped: l.dropped}
 	if l.running {
 		s.PID = l.command.PID()
 	}

@@ -75,4 +75,6 @@ type LoggerState struct {
 	PID     int // 0 while it does not run
 	// Restarts counts how often it was started again.
 	Restarts int `json:",omitempty"`
+	// Dropped is how many bytes came while it did not run and could not wait.
+	Dropped int64 `json:",omitempty"`
 }
