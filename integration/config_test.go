@@ -299,7 +299,7 @@ func TestConfigThatIsBad(t *testing.T) {
 		"a folder":    {"CLEAT_CONFIG=" + dir, dir + " is not a file"},
 		"too large":   {"CLEAT_CONFIG=" + large, large + " is larger than"},
 		"not TOML":    {l.configured("<xml/>"), "line 1: "},
-		"wrong type":  {l.configured("[limits]\ndrain = true"), "is not a duration"},
+		"wrong type":  {l.configured("[limits]\ndrain = true"), `line 2: drain: "true" is not a duration`},
 		"unknown key": {l.configured("\n[runtimes.crun]\nrot = '/run'"), `line 3: unknown key "runtimes.crun.rot", the closest known one is "runtimes.NAME.root"`},
 	} {
 		m := l.prepare("bad-file")

@@ -114,7 +114,10 @@ func TestWhatIsWrongInAFileIsNamedWithItsLine(t *testing.T) {
 		"[runtimes.'a/b']":                   `it is not the name of a runtime`,
 		"[runtimes.a.env]\n'A=B' = ''":       `"A=B" is not the name of a variable`,
 		"runtime = '/usr/bin/crun'":          `it names a runtime, whose path is in [runtimes.NAME]`,
-		"stdio = 4":                          `"4" is not one of auto, direct, copy`,
+		"\n\nstdio = 4\nruntime = 'x'":       `line 3: stdio: "4" is not one of auto, direct, copy`,
+		"[limits]\ndrain = 2\n":              `line 2: drain: "2" is not a duration such as 2s`,
+		"[limits]\nkill = true":              `line 2: kill: "true" is not a duration such as 2s`,
+		"stdio = 1.5":                        `line 1: stdio: "1.5" is not one of`,
 		"\xff = 1":                           `line 1`,
 	} {
 		path := useFile(t, text)
@@ -218,4 +221,30 @@ func TestWhatIsWrongInAClientsTOMLIsNamed(t *testing.T) {
 			t.Errorf("%v: %v", c.m, err)
 		}
 	}
+}
+
+// Whatever a file holds: it is read, or it is one sentence that says why not.
+func FuzzFileIsReadOrOneSentence(f *testing.F) {
+	f.Add([]byte(everything))
+	f.Add([]byte("[limits]\ndrain = 2\n[[runtimes]]\n"))
+	f.Add([]byte("\xef\xbb\xbfstdio = '''\ncopy'''\r\n[a.b.c]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var keys clientKeys
+		if err := parse("config.toml", text, &keys); err != nil {
+			if words := err.Error(); !strings.HasPrefix(words, "config.toml") || strings.Contains(words, "\n") {
+				t.Fatalf("%q", words)
+			}
+			return
+		}
+		c := keys.Config
+		c.Runc = keys.Runc
+		data, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again options.Config
+		if err := json.Unmarshal(data, &again); err != nil {
+			t.Fatalf("%s: %v", data, err)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sort"
 	"strings"
 
 	"github.com/cleatrun/cleat/shim/options"
@@ -25,7 +26,7 @@ type clientKeys struct {
 // parse reads text, which an error calls name, into keys, a pointer to
 // options.Config or clientKeys. What is in keys and not in text stays.
 func parse(name string, text []byte, keys any) error {
-	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(keys)
+	err := decode(text, keys)
 	var unknown *toml.StrictMissingError
 	if errors.As(err, &unknown) && len(unknown.Errors) > 0 {
 		first := unknown.Errors[0]
@@ -47,7 +48,8 @@ func parse(name string, text []byte, keys any) error {
 		return fmt.Errorf("%s, line %d: %s", name, line, what)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+		line, key := place(text, reflect.TypeOf(keys).Elem(), err)
+		return fmt.Errorf("%s, line %d: %s: %w", name, line, key, err)
 	}
 	if c, ok := keys.(interface{ Check() error }); ok {
 		if err := c.Check(); err != nil {
@@ -55,6 +57,23 @@ func parse(name string, text []byte, keys any) error {
 		}
 	}
 	return nil
+}
+
+func decode(text []byte, keys any) error {
+	return toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(keys)
+}
+
+// place finds the line of an error for which the library tells none, that of a
+// number or a truth value which is to be read as text: it is the last one of the
+// shortest beginning of text that has the error.
+func place(text []byte, keys reflect.Type, err error) (line int, key string) {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	line = 1 + sort.Search(len(lines)-1, func(i int) bool {
+		found := decode(bytes.Join(lines[:i+1], nil), reflect.New(keys).Interface())
+		return found != nil && found.Error() == err.Error()
+	})
+	before, _, _ := strings.Cut(string(lines[line-1]), "=")
+	return line, strings.TrimSpace(before)
 }
 
 // Keys are the names of all keys that a pointer to a struct takes, in their

@@ -13,32 +13,8 @@ import (
 // This file has the values that keys can have. Each reads itself from text and
 // says what it takes, so that whoever reads a file can tell the line.
 
-// Duration is a time limit, in text as Go writes it: 500ms, 2s, 5m.
-type Duration time.Duration
-
-// UnmarshalText is that of encoding.TextUnmarshaler, as with all values here.
-func (d *Duration) UnmarshalText(text []byte) error {
-	limit, err := time.ParseDuration(string(text))
-	if err != nil || limit < 0 {
-		return fmt.Errorf("%q is not a duration such as 2s", text)
-	}
-	*d = Duration(limit)
-	return nil
-}
-
-// MarshalText is that of encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// Or returns the duration, or what is built in if nothing is said.
-func (d *Duration) Or(builtIn time.Duration) time.Duration {
-	if d == nil {
-		return builtIn
-	}
-	return time.Duration(*d)
-}
-
-// text is a value that is written as a string. The values are structs, for the
-// TOML library lets types whose kind is a string pass unread.
+// text is a value that is written as a string. The values are structs: into types
+// of a simpler kind the TOML library puts what is there without asking them.
 type text struct{ s string }
 
 func (t text) String() string { return t.s }
@@ -53,6 +29,30 @@ func (t *text) oneOf(value []byte, words ...string) error {
 	}
 	t.s = string(value)
 	return nil
+}
+
+// Duration is a time limit, in text as Go writes it: 500ms, 2s, 5m.
+type Duration struct{ limit time.Duration }
+
+// UnmarshalText is that of encoding.TextUnmarshaler, as with all values here.
+func (d *Duration) UnmarshalText(value []byte) error {
+	limit, err := time.ParseDuration(string(value))
+	if err != nil || limit < 0 {
+		return fmt.Errorf("%q is not a duration such as 2s", value)
+	}
+	d.limit = limit
+	return nil
+}
+
+// MarshalText is that of encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.limit.String()), nil }
+
+// Or returns the duration, or what is built in if nothing is said.
+func (d *Duration) Or(builtIn time.Duration) time.Duration {
+	if d == nil {
+		return builtIn
+	}
+	return d.limit
 }
 
 // Stdio is how output gets to the client's FIFO.
