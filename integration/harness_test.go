@@ -14,6 +14,7 @@ import (
 
 	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/image"
+	"github.com/cleatrun/cleat/integration/poll"
 )
 
 // The limits are for a machine that is emulated in software, twenty times
@@ -30,28 +31,12 @@ func bounded(t *testing.T) context.Context {
 	return ctx
 }
 
-// until asks again and again whether something holds, for what nobody tells
-// when it does, and returns why it does not if that stays so.
-func until(ctx context.Context, holds func() error) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := holds()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-time.After(pause):
-		}
-	}
-}
-
 // eventually is until within settleTime, for what must come to hold.
 func eventually(t *testing.T, holds func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), settleTime)
 	defer cancel()
-	if err := until(ctx, holds); err != nil {
+	if err := poll.Until(ctx, holds); err != nil {
 		t.Fatal(err)
 	}
 }

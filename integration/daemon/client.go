@@ -12,8 +12,8 @@ import (
 )
 
 // Client is a Go client of this containerd. It is opened once and again after
-// the daemon was killed; the daemon closes it. Its default namespace and
-// runtime are the daemon's.
+// the daemon was killed; the daemon closes it. Its default namespace is
+// where the daemon's containers are, its default runtime the daemon's.
 func (d *Daemon) Client() (*containerd.Client, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -21,7 +21,7 @@ func (d *Daemon) Client() (*containerd.Client, error) {
 		return d.client, nil
 	}
 	client, err := containerd.New(d.Address(),
-		containerd.WithDefaultNamespace(d.Namespace),
+		containerd.WithDefaultNamespace(d.namespace()),
 		containerd.WithDefaultRuntime(d.config.Runtime),
 		containerd.WithTimeout(readyTime))
 	if err != nil {
@@ -40,16 +40,16 @@ func (d *Daemon) closeClient() {
 	}
 }
 
-// Context carries the daemon's namespace, which the services below the client
+// Context carries the namespace of the daemon's containers, which the services below the client
 // want.
 func (d *Daemon) Context(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, d.Namespace)
+	return namespaces.WithNamespace(ctx, d.namespace())
 }
 
 // Ctr is the command `ctr args...` for this containerd, ready to run. FIFOs
 // that it makes are in the place. It is killed when ctx ends.
 func (d *Daemon) Ctr(ctx context.Context, args ...string) *exec.Cmd {
-	all := append([]string{"--address", d.Address(), "--namespace", d.Namespace}, d.withFifos(args)...)
+	all := append([]string{"--address", d.Address(), "--namespace", d.namespace()}, d.withFifos(args)...)
 	cmd := exec.CommandContext(ctx, d.config.Tools.Ctr, all...)
 	cmd.Dir = d.Dir
 	cmd.Env = append(d.Environ(d.config.Tools.Dir), "TERM=xterm")

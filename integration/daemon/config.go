@@ -3,22 +3,26 @@ package daemon
 import "fmt"
 
 // configuration is containerd's configuration: everything in the place, and
-// only the plugins that a container without Kubernetes needs.
+// only the plugins that are needed.
 func (d *Daemon) configuration() []byte {
 	level := "info"
 	if d.config.Debug {
 		level = "debug"
 	}
-	return fmt.Appendf(nil, `version = 4
+	forKubernetes := `
+  "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.podsandbox.controller.v1.podsandbox",`
+	if d.config.Kubernetes != nil {
+		forKubernetes = ""
+	}
+	text := fmt.Appendf(nil, `version = 4
 root = %q
 state = %q
 temp = %q
 imports = []
-disabled_plugins = [
-  "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.podsandbox.controller.v1.podsandbox",
+disabled_plugins = [%s
   "io.containerd.nri.v1.nri",
   "io.containerd.image-verifier.v1.bindir",
   "io.containerd.internal.v1.tracing",
@@ -46,6 +50,10 @@ disabled_plugins = [
 [plugins."io.containerd.metadata.v1.bolt"]
   no_sync = true
 `,
-		d.Path("root"), d.Path("state"), d.Path("ctemp"), level,
+		d.Path("root"), d.Path("state"), d.Path("ctemp"), forKubernetes, level,
 		d.Address(), d.ttrpc, d.Path("opt"), d.Sockets())
+	if k := d.config.Kubernetes; k != nil {
+		text = append(text, k.configuration()...)
+	}
+	return text
 }

@@ -40,6 +40,9 @@ type Config struct {
 	// Image is an image in a file that is imported at the start, "" for none.
 	Image string
 
+	// Kubernetes makes containerd serve a kubelet, nil for not.
+	Kubernetes *Kubernetes
+
 	// Debug makes containerd and, through it, the shims verbose.
 	Debug bool
 }
@@ -90,9 +93,16 @@ func (d *Daemon) prepare(ctx context.Context) error {
 	if err := d.Run(ctx); err != nil {
 		return err
 	}
-	if d.config.Image != "" {
-		if out, err := d.Ctr(ctx, "images", "import", d.config.Image).CombinedOutput(); err != nil {
-			return fmt.Errorf("import %s: %w: %s", d.config.Image, err, out)
+	images := []string{d.config.Image}
+	if k := d.config.Kubernetes; k != nil {
+		images = append(images, k.PauseFile)
+	}
+	for _, file := range images {
+		if file == "" {
+			continue
+		}
+		if out, err := d.Ctr(ctx, "images", "import", file).CombinedOutput(); err != nil {
+			return fmt.Errorf("import %s: %w: %s", file, err, out)
 		}
 	}
 	return d.remember(ctx)

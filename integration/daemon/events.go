@@ -29,7 +29,7 @@ func (e Event) String() string {
 	return fmt.Sprintf("%s pid %d status %d", text, e.PID, e.ExitStatus)
 }
 
-// Events are the task events of the daemon's namespace, in the order in which
+// Events are the task events of the daemon's containers, in the order in which
 // containerd tells them, from Subscribe until its context ends.
 type Events struct {
 	mu       sync.Mutex
@@ -50,7 +50,7 @@ func (d *Daemon) Subscribe(ctx context.Context) (*Events, error) {
 		return nil, err
 	}
 	ctx = d.Context(ctx)
-	filter := func(topic string) string { return fmt.Sprintf("namespace==%q,topic%s", d.Namespace, topic) }
+	filter := func(topic string) string { return fmt.Sprintf("namespace==%q,topic%s", d.namespace(), topic) }
 	messages, failed := client.Subscribe(ctx, filter(`~="^/tasks/"`), filter("=="+strconv.Quote(probe)))
 
 	e := &Events{grown: make(chan struct{})}

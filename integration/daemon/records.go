@@ -41,7 +41,7 @@ func (d *Daemon) remember(ctx context.Context) (err error) {
 	return err
 }
 
-// records lists what containerd has on record in the daemon's namespace.
+// records lists what containerd has on record of the daemon's containers.
 func (d *Daemon) records(ctx context.Context) ([]string, error) {
 	client, err := d.Client()
 	if err != nil {
@@ -70,6 +70,13 @@ func (d *Daemon) records(ctx context.Context) ([]string, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	pods, err := client.SandboxStore().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	for _, s := range pods {
+		list = append(list, "sandbox "+s.ID)
 	}
 	leases, err := client.LeasesService().List(ctx)
 	if err != nil {

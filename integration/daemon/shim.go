@@ -15,7 +15,7 @@ import (
 
 // Bundle is the folder that containerd made for a task.
 func (d *Daemon) Bundle(id string) string {
-	return d.Path("state", "io.containerd.runtime.v2.task", d.Namespace, id)
+	return d.Path("state", "io.containerd.runtime.v2.task", d.namespace(), id)
 }
 
 // Shim is a connection to the Task service of the shim that serves a

@@ -47,7 +47,7 @@ func (p *Place) clean() error {
 	}); err != nil {
 		failed = append(failed, err)
 	}
-	for _, dir := range []string{p.RuntimeState(), p.Dir} {
+	for _, dir := range append(p.podStates(), p.RuntimeState(), p.Dir) {
 		if err := os.RemoveAll(dir); err != nil {
 			failed = append(failed, err)
 		}

@@ -1,6 +1,7 @@
 package place
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -33,6 +34,9 @@ func (p *Place) Leftovers(expected ...int) []string {
 		}
 	}
 	found = append(found, entries("runtime state", p.RuntimeState())...)
+	for _, dir := range p.podStates() {
+		found = append(found, "runtime state "+dir)
+	}
 	return append(found, p.files()...)
 }
 
@@ -74,6 +78,24 @@ func (p *Place) cgroups() []string {
 	return slices.Compact(list)
 }
 
+// podStates lists what the OCI runtime keeps of those of the place's containers
+// that are in PodsNamespace, which is nobody's own. The state of a container
+// names its bundle.
+func (p *Place) podStates() []string {
+	states, _ := filepath.Glob(filepath.Join(runtimeState, PodsNamespace, "*"))
+	return slices.DeleteFunc(states, func(dir string) bool {
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		return !slices.ContainsFunc(files, func(file string) bool {
+			// Other files are FIFOs and sockets.
+			if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
+				return false
+			}
+			text, err := os.ReadFile(file)
+			return err == nil && bytes.Contains(text, []byte(p.Dir+"/"))
+		})
+	})
+}
+
 // files lists what containers and their shims leave in the place's folder.
 func (p *Place) files() []string {
 	found := entries("shim socket", p.Sockets())
@@ -83,6 +105,9 @@ func (p *Place) files() []string {
 		"state/io.containerd.runtime.v2.task/*/*",
 		"root/io.containerd.runtime.v2.task/*/*",
 		"bundles/*",
+		// What the CRI keeps of containers and of pods, their networks with them.
+		"state/io.containerd.grpc.v1.cri/*/*",
+		"root/io.containerd.grpc.v1.cri/*/*",
 	} {
 		bundles, _ := filepath.Glob(p.Path(pattern))
 		for _, bundle := range bundles {

@@ -24,6 +24,10 @@ const EnvMark = "CLEAT_PLACE"
 // namespace is the next path element, so it does not collide with the host's.
 const runtimeState = "/run/containerd/runc"
 
+// PodsNamespace is where containerd has the containers of a kubelet. It cannot
+// be chosen, so all places share it.
+const PodsNamespace = "k8s.io"
+
 // Place is a folder and a namespace. Both fields are the same as long as the
 // place lives. All methods may be called concurrently.
 type Place struct {
