@@ -16,32 +16,27 @@ import (
 // log; the end of the input reaches the container.
 func TestAttach(t *testing.T) {
 	t.Parallel()
-	for protocol := range protocols {
-		t.Run(protocol, func(t *testing.T) {
-			t.Parallel()
-			p := runPod(t, sharedDaemon(t), typed, "attach-"+strings.ToLower(protocol))
-			c := p.run("main", []string{"sh", "-c", "while read x; do echo got $x; echo no $x >&2; done; echo end; exit 6"},
-				func(c *cri.ContainerConfig) { c.Stdin, c.StdinOnce = true, true })
-			var stdout, stderr bytes.Buffer
-			err := p.attachStreams(protocol, c, remotecommand.StreamOptions{
-				Stdin: strings.NewReader("one\ntwo\n"), Stdout: &stdout, Stderr: &stderr,
-			})
-			if err != nil {
-				t.Errorf("attach: %v", err)
-			}
-			if got := stdout.String(); got != "got one\ngot two\nend\n" {
-				t.Errorf("stdout is %q", got)
-			}
-			if got := stderr.String(); got != "no one\nno two\n" {
-				t.Errorf("stderr is %q", got)
-			}
-			if status := c.exited(); status.ExitCode != 6 {
-				t.Errorf("the container ended with %d, want 6", status.ExitCode)
-			}
-			c.wrote("end")
-			p.end()
-		})
+	p := runPod(t, sharedDaemon(t), typed, "attach")
+	c := p.run("main", []string{"sh", "-c", "while read x; do echo got $x; echo no $x >&2; done; echo end; exit 6"},
+		func(c *cri.ContainerConfig) { c.Stdin, c.StdinOnce = true, true })
+	var stdout, stderr bytes.Buffer
+	err := p.attach(c, remotecommand.StreamOptions{
+		Stdin: strings.NewReader("one\ntwo\n"), Stdout: &stdout, Stderr: &stderr,
+	})
+	if err != nil {
+		t.Errorf("attach: %v", err)
 	}
+	if got := stdout.String(); got != "got one\ngot two\nend\n" {
+		t.Errorf("stdout is %q", got)
+	}
+	if got := stderr.String(); got != "no one\nno two\n" {
+		t.Errorf("stderr is %q", got)
+	}
+	if status := c.exited(); status.ExitCode != 6 {
+		t.Errorf("the container ended with %d, want 6", status.ExitCode)
+	}
+	c.wrote("end")
+	p.end()
 }
 
 // kubectl attach -it, twice: who leaves does not end the container.
@@ -51,15 +46,15 @@ func TestAttachToATerminal(t *testing.T) {
 	c := p.run("main", resizing, func(c *cri.ContainerConfig) { c.Stdin, c.Tty = true, true })
 	first := newScreen()
 	close(first.sizes)
-	if err := p.attachStreams("SPDY", c, remotecommand.StreamOptions{
+	if err := p.attach(c, remotecommand.StreamOptions{
 		Stdin: strings.NewReader("hello\n"), Stdout: first, Tty: true, TerminalSizeQueue: first,
 	}); err != nil {
 		t.Errorf("attach: %v", err)
 	}
-	k, s := make(keyboard), newScreen()
+	k, s := make(keyboard, 1), newScreen()
 	ended := make(chan error, 1)
 	go func() { // ends with the container
-		ended <- p.attachStreams("SPDY", c, remotecommand.StreamOptions{Stdin: k, Stdout: s, Tty: true, TerminalSizeQueue: s})
+		ended <- p.attach(c, remotecommand.StreamOptions{Stdin: k, Stdout: s, Tty: true, TerminalSizeQueue: s})
 	}()
 	resized(t, k, s)
 	if err := <-ended; err != nil {

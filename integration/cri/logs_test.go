@@ -3,11 +3,13 @@ package cri
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -118,7 +120,9 @@ func TestLogIsRotated(t *testing.T) {
 	c := p.run("writer", []string{"sh", "-c", fmt.Sprintf("read x; for i in $(seq %d); do echo line $i; done", lines)},
 		func(c *cri.ContainerConfig) { c.Stdin = true })
 	began := make(chan error, 1)
-	go func() { began <- p.attach(c, strings.NewReader("go\n"), nil) }() // ends with the container
+	go func() {
+		began <- p.attach(c, remotecommand.StreamOptions{Stdin: strings.NewReader("go\n"), Stdout: io.Discard})
+	}() // ends with the container
 	var files []string
 	for i := range rotations {
 		eventually(t, func() error {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -174,29 +173,6 @@ func (p *pod) end() {
 
 // pids lists the processes of the pod: of its cgroup and all below.
 func (p *pod) pids() []int { return cgroupPIDs(p.config.Linux.CgroupParent) }
-
-// cgroupPIDs lists the processes of a cgroup and all below, in whatever
-// hierarchies it is.
-func cgroupPIDs(name string) []int {
-	var pids []int
-	hierarchies, _ := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
-	for _, h := range hierarchies {
-		filepath.WalkDir(filepath.Join(h.Mountpoint, name), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.Name() != "cgroup.procs" {
-				return nil
-			}
-			text, _ := os.ReadFile(path)
-			for field := range strings.FieldsSeq(string(text)) {
-				pid := 0
-				fmt.Sscan(field, &pid)
-				pids = append(pids, pid)
-			}
-			return nil
-		})
-	}
-	slices.Sort(pids)
-	return slices.Compact(pids)
-}
 
 // status of the pod, with what containerd tells to those who debug it.
 func (p *pod) status() (*cri.PodSandboxStatus, *inside) {

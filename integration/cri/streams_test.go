@@ -15,24 +15,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// protocols are those that streams go by: what a kubelet speaks, and what is
-// to follow it.
-var protocols = map[string]func(address string) (remotecommand.Executor, error){
-	"SPDY": func(address string) (remotecommand.Executor, error) {
-		to, err := url.Parse(address)
-		if err != nil {
-			return nil, err
-		}
-		return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, to)
-	},
-	"WebSocket": func(address string) (remotecommand.Executor, error) {
-		return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, address)
-	},
-}
-
 // streamExec runs a command in a container with streams and returns when it has
 // ended. An exit status other than 0 is an error (k8s.io/client-go/util/exec).
-func (p *pod) streamExec(protocol string, c *container, streams remotecommand.StreamOptions, args ...string) error {
+func (p *pod) streamExec(c *container, streams remotecommand.StreamOptions, args ...string) error {
 	answer, err := p.runtime().Exec(p.ctx, &cri.ExecRequest{
 		ContainerId: c.id, Cmd: args, Tty: streams.Tty,
 		Stdin: streams.Stdin != nil, Stdout: streams.Stdout != nil, Stderr: streams.Stderr != nil,
@@ -40,30 +25,29 @@ func (p *pod) streamExec(protocol string, c *container, streams remotecommand.St
 	if err != nil {
 		return err
 	}
-	return p.stream(protocol, answer.Url, streams)
+	return p.stream(answer.Url, streams)
 }
 
-// attach attaches streams to a container without a terminal until it has ended.
-func (p *pod) attach(c *container, stdin io.Reader, stdout io.Writer) error {
-	return p.attachStreams("SPDY", c, remotecommand.StreamOptions{Stdin: stdin, Stdout: stdout, Stderr: io.Discard})
-}
-
-func (p *pod) attachStreams(protocol string, c *container, streams remotecommand.StreamOptions) error {
-	if streams.Stdout == nil {
-		streams.Stdout = io.Discard
-	}
+// attach attaches streams to a container. It returns when the container has
+// ended, or the input, unless the container takes that only once.
+func (p *pod) attach(c *container, streams remotecommand.StreamOptions) error {
 	answer, err := p.runtime().Attach(p.ctx, &cri.AttachRequest{
 		ContainerId: c.id, Tty: streams.Tty,
-		Stdin: streams.Stdin != nil, Stdout: true, Stderr: streams.Stderr != nil,
+		Stdin: streams.Stdin != nil, Stdout: streams.Stdout != nil, Stderr: streams.Stderr != nil,
 	})
 	if err != nil {
 		return err
 	}
-	return p.stream(protocol, answer.Url, streams)
+	return p.stream(answer.Url, streams)
 }
 
-func (p *pod) stream(protocol, address string, streams remotecommand.StreamOptions) error {
-	executor, err := protocols[protocol](address)
+// stream streams by SPDY, as a kubelet does.
+func (p *pod) stream(address string, streams remotecommand.StreamOptions) error {
+	to, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	executor, err := remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, to)
 	if err != nil {
 		return err
 	}
