@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cleatrun/cleat/integration/kernel"
 )
 
 // noZombies tells which children of a process have ended and were not waited
@@ -96,34 +97,11 @@ func memoryLimit(t *testing.T, pid int) string {
 // v1, in the controller's hierarchy, and on v2.
 func cgroupFile(t *testing.T, pid int, controller, v1, v2 string) string {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	value, err := kernel.CgroupFile(pid, controller, v1, v2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		file := ""
-		switch {
-		case len(parts) != 3:
-		case slices.Contains(strings.Split(parts[1], ","), controller):
-			file = filepath.Join("/sys/fs/cgroup", controller, parts[2], v1)
-		case parts[1] == "":
-			file = filepath.Join("/sys/fs/cgroup", parts[2], v2)
-			if _, err := os.Stat(file); err != nil {
-				file = "" // a v2 hierarchy beside those of v1
-			}
-		}
-		if file == "" {
-			continue
-		}
-		value, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(value))
-	}
-	t.Fatalf("process %d has no cgroup for %s: %s", pid, controller, text)
-	return ""
+	return value
 }
 
 // cpuTime is the processor time that a process has used (proc_pid_stat(5)).

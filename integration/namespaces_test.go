@@ -10,7 +10,8 @@ import (
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/kernel"
 )
 
 // mappedRoot is what root of a container in a user namespace is on the host.
@@ -96,7 +97,7 @@ func TestOutputsOfExecsInAUserNamespace(t *testing.T) {
 func TestRootFilesystemWithMappedOwners(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
-	if err := mapsOwners(l.rootfs()); err != nil {
+	if err := kernel.MapsOwners(l.rootfs()); err != nil {
 		t.Skipf("the filesystem of %s maps no owners: %v", l.rootfs(), err)
 	}
 	for _, layer := range []string{"a", "b"} {
@@ -128,28 +129,6 @@ func TestRootFilesystemWithMappedOwners(t *testing.T) {
 		}
 		m.finish()
 	}
-}
-
-// mapsOwners says why a filesystem cannot have idmapped mounts
-// (mount_setattr(2)).
-func mapsOwners(path string) error {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(tree)
-	// Any user namespace but the first one would do; there is none at hand, and
-	// with the first one the kernel says EPERM where it would do it otherwise.
-	namespace, err := os.Open("/proc/self/ns/user")
-	if err != nil {
-		return err
-	}
-	defer namespace.Close()
-	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())})
-	if err == unix.EPERM {
-		return nil
-	}
-	return err
 }
 
 // The namespaces of cgroups and of time, as far as the runtime and the kernel

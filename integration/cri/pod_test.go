@@ -19,6 +19,7 @@ import (
 
 	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/image"
+	"github.com/cleatrun/cleat/integration/kernel"
 	"github.com/cleatrun/cleat/integration/poll"
 )
 
@@ -172,7 +173,7 @@ func (p *pod) end() {
 }
 
 // pids lists the processes of the pod: of its cgroup and all below.
-func (p *pod) pids() []int { return cgroupPIDs(p.config.Linux.CgroupParent) }
+func (p *pod) pids() []int { return kernel.CgroupPIDs(p.config.Linux.CgroupParent) }
 
 // status of the pod, with what containerd tells to those who debug it.
 func (p *pod) status() (*cri.PodSandboxStatus, *inside) {

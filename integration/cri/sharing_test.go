@@ -108,7 +108,7 @@ func TestPodHasOneShim(t *testing.T) {
 			}
 
 			// One ends by itself, one is asked to, and one goes on.
-			if answer, err := second.exec(0, "kill", "1"); err != nil || answer.ExitCode != 0 {
+			if answer, err := second.exec(0, "kill", "1"); err != nil { // it may die with it
 				t.Fatalf("end the second container: %v, %v", answer, err)
 			}
 			if status := second.exited(); status.ExitCode != 9 || status.Reason != "Error" {

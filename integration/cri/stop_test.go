@@ -5,6 +5,8 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cleatrun/cleat/integration/kernel"
 )
 
 // A container that ends when it is asked to is not waited for any longer, and
@@ -32,7 +34,7 @@ func TestStopWithGrace(t *testing.T) {
 			}
 			c := p.run(test.name, args, func(c *cri.ContainerConfig) { c.StopSignal = test.signal })
 			c.wrote("ready")
-			pids := cgroupPIDs(p.config.Linux.CgroupParent + "/" + c.id)
+			pids := kernel.CgroupPIDs(p.config.Linux.CgroupParent + "/" + c.id)
 			took := c.stop(test.grace)
 			if took < test.from || took > test.to {
 				t.Errorf("stopping took %s", took)
