@@ -71,7 +71,6 @@ func TestContainerdIsKilledUnderAPod(t *testing.T) {
 					t.Errorf("%s was process %d and is %d", c.name(), pids[c], got)
 				}
 			}
-			ends.wrote("last words")
 			eventually(t, func() error {
 				entries, err := readLog(writes.log())
 				if err != nil {
