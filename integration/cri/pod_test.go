@@ -53,7 +53,8 @@ func runPod(t *testing.T, d *daemon.Daemon, handler, name string, options ...pod
 func newPod(t *testing.T, d *daemon.Daemon, name string, options ...podOption) *pod {
 	t.Helper()
 	p := &pod{t: t, d: d, ctx: bounded(t), config: &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "tests"},
+		Metadata:  &cri.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "tests"},
+		DnsConfig: &cri.DNSConfig{Servers: []string{"127.0.0.1"}}, // the host may have none
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    "/" + d.Namespace + "/" + name,
 			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER}},

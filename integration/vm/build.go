@@ -20,11 +20,13 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 		tools: t,
 		init:  filepath.Join(t.Dir, "guest-init"),
 		tests: filepath.Join(t.Dir, "integration.test"),
+		pods:  filepath.Join(t.Dir, "cri.test"),
 	}
-	// The tests' package is the folder above.
+	// The tests' packages are the folder above and one beside this.
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.tests, ".."},
+		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.pods, "../cri"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the machine's C library is another

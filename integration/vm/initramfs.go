@@ -22,6 +22,7 @@ type programs struct {
 	tools tools.Tools
 	init  string // package vm/guest
 	tests string // package integration's test binary
+	pods  string // package cri's
 }
 
 // unused are folders of Debian's packages that only people read.
@@ -95,6 +96,7 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	a.text(inside(job.Path), string(description))
 	a.file(inside(job.Guest), p.init)
 	a.file(inside(job.Tests), p.tests)
+	a.file(inside(job.PodTests), p.pods)
 	a.dir(inside(job.Programs), 0o755)
 	a.dir(inside(job.Programs)+"/cni", 0o755)
 	// tools.EnsureBorrowed's folder: criu and those of iptables are the system's.

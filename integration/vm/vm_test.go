@@ -22,10 +22,18 @@ func TestMain(m *testing.M) {
 
 // TestCgroupV2 runs all integration tests on a system that has a unified
 // cgroup hierarchy and nothing else.
-func TestCgroupV2(t *testing.T) { inMachine(t, "cgroup v2", job.Job{}, "") }
+func TestCgroupV2(t *testing.T) { inMachine(t, "cgroup v2", job.Job{}, job.Tests, "") }
 
 // TestSystemd runs the tests that need systemd on a system that has it.
-func TestSystemd(t *testing.T) { inMachine(t, "systemd", job.Job{Init: job.Systemd}, "^TestSystemd") }
+func TestSystemd(t *testing.T) {
+	inMachine(t, "systemd", job.Job{Init: job.Systemd}, job.Tests, "^TestSystemd")
+}
+
+// TestPods runs those of the CRI's tests that are about cgroups, and one that is
+// about all else, on cgroup v2. The others would take long and say nothing new.
+func TestPods(t *testing.T) {
+	inMachine(t, "pods on cgroup v2", job.Job{}, job.PodTests, "^Test(PodHasOneShim|OOMKilled|Stats|UpdateContainerResources|HostNamespaces)$")
+}
 
 // prepare makes all that machines are made from, once for all tests.
 var prepare = sync.OnceValues(func() (parts struct {
@@ -45,9 +53,9 @@ var prepare = sync.OnceValues(func() (parts struct {
 	return parts, err
 })
 
-// inMachine boots a machine, runs the integration tests that pattern selects
+// inMachine boots a machine, runs those tests of a binary that pattern selects
 // in it, and makes each of them a subtest of t as soon as it has ended.
-func inMachine(t *testing.T, name string, j job.Job, pattern string) {
+func inMachine(t *testing.T, name string, j job.Job, tests, pattern string) {
 	parts, err := prepare()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +72,7 @@ func inMachine(t *testing.T, name string, j job.Job, pattern string) {
 	limit := deadline(t)
 	ctx, cancel := context.WithDeadlineCause(t.Context(), limit, fmt.Errorf("the time for the machine is over"))
 	defer cancel()
-	instruct(&j, pattern, limit)
+	instruct(&j, tests, pattern, limit)
 	m := machine{place: p, guest: parts.guest, initramfs: p.Path("initramfs"), systemd: j.Init == job.Systemd}
 	if err := writeInitramfs(m.initramfs, parts.guest, parts.programs, j); err != nil {
 		t.Fatal(err)
@@ -103,9 +111,9 @@ func deadline(t *testing.T) time.Time {
 	return time.Now().Add(10 * time.Minute)
 }
 
-// instruct makes a job run the integration tests. With -run A/B on this side
+// instruct makes a job run a binary of tests. With -run A/B on this side
 // the machine runs those that match B.
-func instruct(j *job.Job, pattern string, limit time.Time) {
+func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 	if _, wanted, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
 		pattern = wanted
 	}
@@ -119,7 +127,7 @@ func instruct(j *job.Job, pattern string, limit time.Time) {
 		}
 	}
 	j.Command = []string{
-		job.Tests, "-test.v=test2json", "-test.run=" + pattern,
+		tests, "-test.v=test2json", "-test.run=" + pattern,
 		fmt.Sprintf("-test.timeout=%s", patience.Round(time.Second)),
 		fmt.Sprintf("-test.short=%t", testing.Short()), "-test.parallel=4", // most of a test is waiting
 	}

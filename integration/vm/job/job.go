@@ -15,7 +15,8 @@ const (
 	Path     = "/cleat/job.json" // a Job
 	Guest    = "/cleat/guest"    // the program of package vm/guest
 	Programs = "/cleat/programs" // what the machine's CLEAT_BUILT names
-	Tests    = "/cleat/tests"    // the test binary
+	Tests    = "/cleat/tests"    // package integration's test binary
+	PodTests = "/cleat/podtests" // package cri's
 	Port     = "cleat.results"   // name of the virtio-serial port
 	Systemd  = "systemd"         // a Job's Init
 )
