@@ -9,6 +9,8 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/cleatrun/cleat/process/stdio/size"
 	"github.com/containerd/errdefs"
 )
 
@@ -23,10 +25,13 @@ const (
 	// stdioAnnotation is how the container's output gets to the client's FIFO:
 	// stdioDirect, stdioCopy or, the default, stdioAuto.
 	stdioAnnotation = OwnAnnotations + "stdio"
+	// logsAnnotation is a stdio.Policy, logsLimitAnnotation a size such as 64m.
+	logsAnnotation      = OwnAnnotations + "logs"
+	logsLimitAnnotation = OwnAnnotations + "logs-limit"
 )
 
 // AnnotationNames are all annotations that are known, without their common beginning.
-var AnnotationNames = []string{strings.TrimPrefix(drainAnnotation, OwnAnnotations), strings.TrimPrefix(stdioAnnotation, OwnAnnotations)}
+var AnnotationNames = []string{"drain-limit", "stdio", "logs", "logs-limit"}
 
 const (
 	// stdioAuto is stdioDirect where nothing is known to speak against it.
@@ -64,16 +69,42 @@ func (c *Container) annotate(annotations map[string]string) error {
 			if !slices.Contains(modes, value) {
 				return fmt.Errorf("annotation %s is %q, not one of %s: %w", key, value, strings.Join(modes, ", "), errdefs.ErrInvalidArgument)
 			}
-			if c.init.state.State != Absent && own[key] != value {
-				return fmt.Errorf("annotation %s cannot be changed once the container is created: %w", key, errdefs.ErrFailedPrecondition)
+		case logsAnnotation:
+		case logsLimitAnnotation:
+			if _, err := size.Parse(value); err != nil {
+				return fmt.Errorf("annotation %s: %w: %w", key, err, errdefs.ErrInvalidArgument)
 			}
 		default:
-			return fmt.Errorf("annotation %s is not known, %s and %s are: %w", key, drainAnnotation, stdioAnnotation, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("annotation %s is not known, %s and these are: %s: %w", key, drainAnnotation, strings.Join(AnnotationNames[1:], ", "), errdefs.ErrInvalidArgument)
+		}
+		if key != drainAnnotation && c.init.state.State != Absent && own[key] != value {
+			return fmt.Errorf("annotation %s cannot be changed once the container is created: %w", key, errdefs.ErrFailedPrecondition)
 		}
 		own[key] = value
 	}
+	logs := c.logs.with(own)
+	if err := logs.Check(); err != nil {
+		return fmt.Errorf("annotations %s and %s, or the configuration: %w", logsAnnotation, logsLimitAnnotation, err)
+	}
+	if own[stdioAnnotation] == stdioDirect && logs.Policy != "" && logs.Policy != stdio.Block {
+		return fmt.Errorf("annotation %s is %q, so that the shim has no output to %s: %w", stdioAnnotation, stdioDirect, logs.Policy, errdefs.ErrInvalidArgument)
+	}
 	c.limits, c.annotations = limits, own
 	return nil
+}
+
+// logs is what the configuration says of output that nobody takes.
+type logs stdio.Logs
+
+// with puts annotations over it. A limit is of the policy that it was said with.
+func (l logs) with(annotations map[string]string) stdio.Logs {
+	if policy, ok := annotations[logsAnnotation]; ok && stdio.Policy(policy) != l.Policy {
+		l.Policy, l.Limit = stdio.Policy(policy), 0
+	}
+	if limit, ok := annotations[logsLimitAnnotation]; ok {
+		l.Limit, _ = size.Parse(limit) // it was read before
+	}
+	return stdio.Logs(l)
 }
 
 // handOver tells whether the init process may be given the client's FIFOs

@@ -27,6 +27,9 @@ type Config struct {
 	// Output is what holds unless an annotation says otherwise: stdioDirect,
 	// stdioCopy or, also by the empty string, stdioAuto.
 	Output string
+	// Logs is what becomes of the init process's output that nobody takes,
+	// unless an annotation says otherwise.
+	Logs stdio.Logs
 	// Checkpoint is a folder with a checkpoint image to restore from, or empty.
 	Checkpoint string
 	// Publish takes the container's events in order. It must not block.
@@ -53,6 +56,7 @@ type Container struct {
 	bundle     oci.Bundle
 	rootfs     []oci.Mount
 	output     string
+	logs       logs
 	allowed    []string
 	checkpoint string
 	publish    func(Event)
@@ -95,6 +99,7 @@ func New(config Config) *Container {
 		bundle:     config.Bundle,
 		rootfs:     config.Rootfs,
 		output:     config.Output,
+		logs:       logs(config.Logs),
 		allowed:    config.Allowed,
 		checkpoint: config.Checkpoint,
 		options:    config.Options,

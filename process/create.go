@@ -136,8 +136,20 @@ func (p *Process) stdioOptions(direct, drainFirst bool) stdio.Options {
 		Dir:         string(c.bundle),
 		ContainerID: c.ID,
 		Namespace:   c.namespace,
+		Logs:        p.logs(),
 		Log:         func(format string, args ...any) { c.log("%s: "+format, append([]any{p.name()}, args...)...) },
 	}
+}
+
+// logs is what becomes of output that nobody takes: an exec's client has asked
+// for it and reads it.
+func (p *Process) logs() stdio.Logs {
+	if p.isExec() {
+		return stdio.Logs{}
+	}
+	p.container.mu.Lock()
+	defer p.container.mu.Unlock()
+	return p.container.logs.with(p.container.annotations)
 }
 
 func childStreams(s *stdio.Streams) driver.Streams {

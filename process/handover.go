@@ -137,7 +137,7 @@ func (p *Process) told() bool {
 func Restore(config Config, s ContainerState, files *handover.Inherited) (*Container, error) {
 	config.ID, config.Namespace, config.Bundle, config.Options = s.ID, s.Namespace, s.Bundle, s.Options
 	config.Rootfs, config.Checkpoint, config.Limits = s.Rootfs, s.Checkpoint, s.Limits
-	config.Output, config.Allowed = s.Output, s.Allowed
+	config.Output, config.Logs, config.Allowed = s.Output, s.Logs, s.Allowed
 	config.Stdio = s.Init.Stdio
 	c := New(config)
 	close(c.held)

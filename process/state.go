@@ -74,9 +74,10 @@ type ContainerState struct {
 	Checkpoint  string `json:",omitempty"`
 	Limits      Limits
 	CgroupsPath string `json:",omitempty"`
-	// Output and Allowed are what Config had.
-	Output  string   `json:",omitempty"`
-	Allowed []string `json:",omitempty"`
+	// Output, Logs and Allowed are what Config had.
+	Output  string     `json:",omitempty"`
+	Logs    stdio.Logs `json:",omitzero"`
+	Allowed []string   `json:",omitempty"`
 	// Annotations are those for the shim.
 	Annotations     map[string]string `json:",omitempty"`
 	OwnPIDNamespace bool
@@ -100,7 +101,7 @@ func (c *Container) Handover(name string, files *handover.Files) ContainerState 
 	defer c.mu.Unlock()
 	s := ContainerState{
 		ID: c.ID, Namespace: c.namespace, Bundle: c.bundle, Options: c.options,
-		Rootfs: c.rootfs, Checkpoint: c.checkpoint, Limits: c.limits, CgroupsPath: c.cgroupsPath, Output: c.output, Allowed: c.allowed,
+		Rootfs: c.rootfs, Checkpoint: c.checkpoint, Limits: c.limits, CgroupsPath: c.cgroupsPath, Output: c.output, Logs: stdio.Logs(c.logs), Allowed: c.allowed,
 		Annotations: c.annotations, OwnPIDNamespace: c.ownPIDNamespace, InitGone: c.initGone, OOM: c.oom,
 		Init: c.init.handover(name, files),
 	}

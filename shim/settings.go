@@ -15,6 +15,7 @@ import (
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/containerd/errdefs"
@@ -101,6 +102,11 @@ func readOptions(ctx context.Context, m options.Message) (c options.Config, err 
 func anyOf(m options.Message) []byte {
 	b := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), m.TypeURL)
 	return protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), m.Value)
+}
+
+// logs is what becomes of a container's output that nobody takes.
+func logs(said options.Logs) stdio.Logs {
+	return stdio.Logs{Policy: stdio.Policy(said.Policy.String()), Limit: said.Limit.Bytes(), Dir: said.Dir.String()}
 }
 
 // limits are those that a container is given.

@@ -116,6 +116,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 				Rootfs:     mounts(r.Rootfs),
 				Stdio:      stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 				Output:     settings.Stdio.String(),
+				Logs:       logs(settings.Logs),
 				Checkpoint: r.Checkpoint,
 				Limits:     limits(settings.Limits),
 				Allowed:    annotations(settings.Annotations),

@@ -261,3 +261,106 @@ func TestLoggerThatCrashesDoesNotEndTheProcess(t *testing.T) {
 		})
 	}
 }
+
+// restartable is a logger that appends what it reads to $2 and tells each of its
+// starts in $2.starts. It ends after a line when $2.fail is there.
+const restartable = `#!/bin/sh
+echo $$ >>"$2.starts"
+echo ready >&5; exec 5>&-
+while read -r line; do
+	echo "$line" >>"$2"
+	[ -e "$2.fail" ] && { echo failed >&2; exit 9; }
+done <&3
+exit 0
+`
+
+// A logger that ends before its streams is started again, and goes on with what
+// it has not read. Stock starts one once: its container waits for ever, or gets
+// SIGPIPE (aws/shim-loggers-for-containerd#253).
+func TestLoggerThatEndsIsStartedAgain(t *testing.T) {
+	for _, scheme := range []string{"binary", "binary-v2"} {
+		for _, policy := range []Policy{Block, Spill, Drop} {
+			for _, terminal := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %s terminal=%t", scheme, policy, terminal), func(t *testing.T) {
+					leavesNothing(t)
+					var said record
+					o := options(t)
+					o.Log, o.Logs.Policy = said.log, policy
+					out := filepath.Join(t.TempDir(), "out")
+					must(t, "have it fail", os.WriteFile(out+".fail", nil, 0o600))
+					s := opened(t, Spec{Stdout: scheme + "://" + script(t, restartable) + "?out=" + out, Terminal: terminal}, o)
+					p := launch(t, s, untilThere+`echo one; there "$1"; echo two; echo three`, "sh", out+".go")
+					eventually(t, "a word about the logger", func() bool { return said.count("exit status 9 failed") == 1 })
+					must(t, "have it work", os.Remove(out+".fail"))
+					p.signal(out + ".go")
+					p.ended()
+					must(t, "drain", s.Drain(bounded(t)))
+					fileHolds(t, out, "one\ntwo\nthree\n")
+					starts, err := os.ReadFile(out + ".starts")
+					must(t, "read starts", err)
+					if n := strings.Count(string(starts), "\n"); n != 2 || s.State().Loggers[0].Restarts != 1 {
+						t.Errorf("%d starts, and the state says %+v", n, s.State().Loggers[0])
+					}
+					must(t, "close", s.Close())
+				})
+			}
+		}
+	}
+}
+
+// At the end of its streams a logger has done its work: it is not started again.
+func TestLoggerThatEndsWithItsStreamsIsNotStartedAgain(t *testing.T) {
+	leavesNothing(t)
+	out := filepath.Join(t.TempDir(), "out")
+	s := opened(t, Spec{Stdout: "binary://" + script(t, restartable) + "?out=" + out}, options(t))
+	l := s.loggers[0]
+	launch(t, s, "echo hello").ended()
+	receive(t, "the end of the logger", l.ended) // before anybody asks for it
+	fileHolds(t, out, "hello\n")
+	if n := s.State().Loggers[0].Restarts; n != 0 {
+		t.Errorf("it was started %d times more", n)
+	}
+	must(t, "close", s.Close())
+}
+
+// What a logger that has failed has left is read by one more run of it, also
+// when the container has ended meanwhile.
+func TestWhatAFailedLoggerHasLeftIsReadAtTheEnd(t *testing.T) {
+	leavesNothing(t)
+	out := filepath.Join(t.TempDir(), "out")
+	var said record
+	o := options(t)
+	o.Log = said.log
+	// Each word is written by itself, and read before the logger ends.
+	logger := script(t, "#!/bin/sh\nexec 5>&-; if [ -e \"$2.fail\" ]; then /bin/rm \"$2.fail\"; exit 1; fi; exec /bin/cat <&3 >>\"$2\"")
+	must(t, "have it fail", os.WriteFile(out+".fail", nil, 0o600))
+	s, err := Open(bounded(t), Spec{Stdout: "binary://" + script(t, "#!/bin/sh\necho ready >&5; exec "+logger+" \"$@\"") + "?out=" + out}, o)
+	must(t, "open", err)
+	launch(t, s, "echo last words").ended()
+	must(t, "drain", s.Drain(bounded(t)))
+	fileHolds(t, out, "last words\n")
+	must(t, "close", s.Close())
+}
+
+// A logger whose program is gone by the time of its restart loses output, which
+// is told, and holds nothing up.
+func TestLoggerThatCannotBeStartedAgainIsTold(t *testing.T) {
+	leavesNothing(t)
+	dir := t.TempDir()
+	var said record
+	o := options(t)
+	o.Log = said.log
+	logger := script(t, "#!/bin/sh\necho >&5; exec 5>&-; until [ -e "+dir+"/end ]; do /bin/sleep 0.01; done; exit 3")
+	s := opened(t, Spec{Stdout: "binary-v2://" + logger}, o)
+	launch(t, s, "echo lost").ended()
+	must(t, "remove the logger", os.Remove(logger))
+	must(t, "have the logger end", os.WriteFile(dir+"/end", nil, 0o600))
+	must(t, "drain", s.Drain(bounded(t)))
+	must(t, "close", s.Close())
+	must(t, "settle", Settle(bounded(t)))
+	for _, want := range []string{"exit status 3", "start logger " + logger, "5 bytes of output are lost"} {
+		if said.count(want) != 1 {
+			t.Errorf("said %q, want %q", said.all(), want)
+		}
+	}
+}

@@ -273,7 +273,7 @@ func drainsNever(t *testing.T, s *Streams) {
 // A disk that was full takes output again as soon as it has room, and all of it.
 func TestFullDiskTakesOutputAgainWhenItHasRoom(t *testing.T) {
 	leavesNothing(t)
-	disk, dir := smallDisk(t), t.TempDir()
+	disk, dir := smallDisk(t, 64<<10), t.TempDir()
 	must(t, "fill the disk", os.WriteFile(disk+"/ballast", make([]byte, 64<<10), 0o600))
 
 	var said record
@@ -293,11 +293,11 @@ func TestFullDiskTakesOutputAgainWhenItHasRoom(t *testing.T) {
 	s.Close()
 }
 
-// smallDisk has room for 64 KiB.
-func smallDisk(t *testing.T) string {
+// smallDisk has room for that many bytes.
+func smallDisk(t *testing.T, size int) string {
 	t.Helper()
 	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); errors.Is(err, unix.EPERM) {
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprint("size=", size)); errors.Is(err, unix.EPERM) {
 		t.Skip("needs root to mount a small disk")
 	} else {
 		must(t, "mount a small disk", err)

@@ -57,6 +57,7 @@ type relay struct {
 type counters struct {
 	waiting, droppedBytes, droppedLines, failures atomic.Int64
 	failure                                       atomic.Pointer[string]
+	looks                                         atomic.Int64 // passes that were begun
 }
 
 // state is what is told of the relay.
@@ -98,6 +99,7 @@ func (r *relay) from(src source) error {
 // pass passes on what is kept, then takes a buffer of what is new, and waits
 // when there is nothing of either.
 func (r *relay) pass() error {
+	r.looks.Add(1)
 	moved := r.deliver()
 	if r.over() {
 		r.tellLost(0)
@@ -155,11 +157,10 @@ func (r *relay) deliver() (moved bool) {
 		} else {
 			n := r.write(b)
 			moved = moved || n > 0
-			stuck := n < len(b)
-			if n = r.finishLine(b, n); n > 0 {
+			if n > 0 {
 				r.kept.discard(int64(n))
 			}
-			if stuck {
+			if n < len(b) {
 				pipeBuffers.Put(buf)
 				return moved
 			}
@@ -169,15 +170,39 @@ func (r *relay) deliver() (moved bool) {
 	return moved
 }
 
-// finishLine has the rest of a line of b that the sink took n bytes of go before
-// all that may be dropped. It returns what is taken of b then.
-func (r *relay) finishLine(b []byte, n int) int {
-	if n == 0 || n == len(b) || b[n-1] == '\n' {
-		return n
+// openLine tells whether what was passed on, or will be first, ends in the middle
+// of a line, the rest of which must not be dropped. It is bounded.
+func (r *relay) openLine() bool {
+	if n := len(r.front); n > 0 {
+		return r.front[n-1] != '\n' && n < lineSlack
 	}
-	i := bytes.IndexByte(b[n:], '\n') + 1
-	r.front = append(r.front, b[n:n+i]...)
-	return n + i
+	return r.midline
+}
+
+// finishLine moves the rest of the open line from what is kept, or else from b,
+// to what is never dropped. It returns what is left of b.
+func (r *relay) finishLine(b []byte) []byte {
+	if r.kept.size == 0 {
+		n := lineEnd(b)
+		r.front = append(r.front, b[:n]...)
+		return b[n:]
+	}
+	buf := pipeBuffers.Get().(*[]byte)
+	defer pipeBuffers.Put(buf)
+	if old, err := r.kept.peek(*buf); err == nil {
+		n := lineEnd(old)
+		r.front = append(r.front, old[:n]...)
+		r.kept.discard(int64(n))
+	}
+	return b
+}
+
+// lineEnd is where the first line of b ends, or b.
+func lineEnd(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return i + 1
+	}
+	return len(b)
 }
 
 // take reads a buffer, if there is something to read and either room for it or
@@ -226,7 +251,7 @@ func (r *relay) atSourceEnd() {
 	}
 }
 
-// accept passes on what was read, and keeps what is not taken.
+// accept is given what was read.
 func (r *relay) accept(b []byte) {
 	if r.encoder != nil {
 		b = r.encoder.encode(b, time.Now())
@@ -234,18 +259,20 @@ func (r *relay) accept(b []byte) {
 	r.forward(b)
 }
 
+// forward passes b on, and keeps what is not taken.
 func (r *relay) forward(b []byte) {
 	if !r.holds() {
-		b = b[r.finishLine(b, r.write(b)):]
+		b = b[r.write(b):]
 	}
-	switch {
-	case len(b) == 0:
-	case r.kept == nil:
+	if r.kept == nil {
 		r.front = append(r.front, b...)
-	default:
-		if lost := r.kept.append(b); lost != (Loss{}) {
-			r.drop(lost, errors.New("there is no room for more output that nobody takes"))
-		}
+		return
+	}
+	if overflows := r.kept.size+int64(len(b)) > r.kept.room; len(b) > 0 && r.openLine() && (r.kept.size == 0 || overflows) {
+		b = r.finishLine(b)
+	}
+	if lost := r.kept.append(b); lost != (Loss{}) {
+		r.drop(lost, errors.New("there is no room for more output that nobody takes"))
 	}
 }
 

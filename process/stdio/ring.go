@@ -49,6 +49,9 @@ func (k *ring) append(b []byte) (lost Loss) {
 	for len(b) > 0 {
 		if over := int64(len(b)) - k.room; over > 0 { // cannot be kept whatever else is dropped
 			k.drop(k.size, &lost)
+			if i := bytes.IndexByte(b[over-1:], '\n'); i >= 0 {
+				over += int64(i)
+			}
 			lost.add(b[:over])
 			b = b[over:]
 			continue

@@ -2,12 +2,12 @@ package stdio
 
 import (
 	"fmt"
-	"math"
 	"net/url"
 	"path"
 	"strconv"
 	"strings"
 
+	"github.com/cleatrun/cleat/process/stdio/size"
 	"github.com/containerd/errdefs"
 )
 
@@ -114,7 +114,7 @@ func (t *target) fileParameters(query string) error {
 		seen[key] = true
 		switch key {
 		case "max-size":
-			if t.rotation.size, err = ParseSize(value); err != nil {
+			if t.rotation.size, err = size.Parse(value); err != nil {
 				return fmt.Errorf("max-size: %w", err)
 			}
 			if t.rotation.size < minRotation {
@@ -142,25 +142,6 @@ func (t *target) fileParameters(query string) error {
 		t.rotation.files = usualFiles
 	}
 	return nil
-}
-
-// ParseSize reads a number of bytes, such as 65536, 64k, 10m or 1Gi: the units
-// are powers of 1024.
-func ParseSize(text string) (int64, error) {
-	number := strings.ToLower(text)
-	shift := 0
-	for unit, bits := range map[string]int{"k": 10, "m": 20, "g": 30} {
-		for _, suffix := range []string{unit, unit + "i"} {
-			if n, is := strings.CutSuffix(number, suffix); is {
-				number, shift = n, bits
-			}
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || strings.HasPrefix(number, "+") || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("%q is not a size such as 64k, 10m or 1g", text)
-	}
-	return n << shift, nil
 }
 
 // arguments makes a logger's arguments of its URL's query: each key followed

@@ -26,6 +26,11 @@ socket_dir = "/run/cleat"
 stdio = "copy"
 annotations = ["stdio"]
 
+[logs]
+policy = "spill"
+limit = "64m"
+dir = "/var/spool/cleat"
+
 [limits]
 operation = "1s"
 launch = "2s"
@@ -76,6 +81,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 	want := map[string]any{
 		"runtime": "crun", "group": "annotation:example.com/team", "socket_dir": "/run/cleat", "stdio": "copy",
 		"annotations": []any{"stdio"},
+		"logs":        map[string]any{"policy": "spill", "limit": "64m", "dir": "/var/spool/cleat"},
 		"limits": map[string]any{"operation": "1s", "launch": "2s", "checkpoint": "3s", "control": "4s",
 			"console": "5s", "drain": "6s", "exec_hold": "7s", "kill": "8s"},
 		"runtimes": map[string]any{"crun": map[string]any{"path": "/usr/bin/crun", "args": []any{"--debug"}, "root": "/run/crun",
@@ -104,6 +110,8 @@ func TestWhatIsWrongInAFileIsNamedWithItsLine(t *testing.T) {
 		"\nstdio = 'both'":                   `line 2: stdio: "both" is not one of auto, direct, copy`,
 		"group = 'annotation:'":              `line 1: group: "annotation:" is not one of pod, container, namespace, annotation:KEY`,
 		"annotations = ['all']":              `line 1: annotations: "all" is not one of drain-limit, stdio`,
+		"[logs]\npolicy = 'keep'":            `line 2: logs.policy: "keep" is not one of block, spill, drop`,
+		"[logs]\nlimit = 'much'":             `line 2: logs.limit: "much" is not a size such as 64k, 10m or 1g`,
 		"[limits]\ndrain = '-2s'":            `line 2: limits.drain: "-2s" is not a duration such as 2s`,
 		"[limits]\nlaunch = 'soon'":          `line 2: limits.launch: "soon" is not a duration such as 2s`,
 		"socket_dir = 'run'":                 `line 1: socket_dir: "run" is not an absolute path`,

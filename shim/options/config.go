@@ -25,6 +25,7 @@ type Config struct {
 	// for all.
 	Annotations *[]Annotation `toml:"annotations" json:"annotations,omitempty"`
 	Limits      Limits        `toml:"limits" json:"limits,omitzero"`
+	Logs        Logs          `toml:"logs" json:"logs,omitzero"`
 
 	// Runc are the options of runc's own message, which only clients have.
 	Runc Runc `toml:"-" json:"runc,omitzero"`
@@ -41,6 +42,13 @@ type Runtime struct {
 	LogFormat     LogFormat         `toml:"log_format" json:"log_format,omitzero"`
 	Signals       Signals           `toml:"signals" json:"signals,omitzero"`
 	Processes     Processes         `toml:"processes" json:"processes,omitzero"`
+}
+
+// Logs is stdio.Logs.
+type Logs struct {
+	Policy LogPolicy    `toml:"policy" json:"policy,omitzero"`
+	Limit  Size         `toml:"limit" json:"limit,omitzero"`
+	Dir    AbsolutePath `toml:"dir" json:"dir,omitzero"`
 }
 
 // Limits are time limits; process.Limits and driver.Limits say of what.
@@ -140,6 +148,12 @@ func (c Config) under(over Config) Config {
 	say(&c.Limits.Drain, over.Limits.Drain)
 	say(&c.Limits.ExecHold, over.Limits.ExecHold)
 	say(&c.Limits.Kill, over.Limits.Kill)
+	if over.Logs.Policy.s != "" && over.Logs.Policy != c.Logs.Policy {
+		c.Logs.Limit = Size{} // that was another policy's
+	}
+	say(&c.Logs.Policy, over.Logs.Policy)
+	say(&c.Logs.Limit, over.Logs.Limit)
+	say(&c.Logs.Dir, over.Logs.Dir)
 	c.Runc = over.Runc
 	if len(over.Runtimes) > 0 {
 		runtimes := maps.Clone(c.Runtimes)

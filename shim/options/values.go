@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/process/stdio/size"
 )
 
 // This file has the values that keys can have. Each reads itself from text and
@@ -156,7 +157,33 @@ func (g Group) Of(id string, annotations map[string]string) string {
 // begin with.
 type Annotation struct{ text }
 
-func (a *Annotation) UnmarshalText(value []byte) error { return a.oneOf(value, "drain-limit", "stdio") }
+func (a *Annotation) UnmarshalText(value []byte) error {
+	return a.oneOf(value, "drain-limit", "stdio", "logs", "logs-limit")
+}
+
+// LogPolicy is stdio.Policy.
+type LogPolicy struct{ text }
+
+func (p *LogPolicy) UnmarshalText(value []byte) error {
+	return p.oneOf(value, "block", "spill", "drop")
+}
+
+// Size is a number of bytes.
+type Size struct{ text }
+
+func (s *Size) UnmarshalText(value []byte) error {
+	if _, err := size.Parse(string(value)); err != nil && len(value) > 0 {
+		return err
+	}
+	s.s = string(value)
+	return nil
+}
+
+// Bytes is 0 where nothing was said.
+func (s Size) Bytes() int64 {
+	n, _ := size.Parse(s.s) // it was read before
+	return n
+}
 
 // AbsolutePath is the path of a folder, or empty.
 type AbsolutePath struct{ text }
