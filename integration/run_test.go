@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/image"
+	"github.com/cleatrun/cleat/integration/terminal"
 )
 
 // TestCtrRun runs containers in the foreground in the ways that ctr offers.
@@ -135,38 +136,38 @@ func TestRunOnTerminal(t *testing.T) {
 	d := sharedDaemon(t)
 	ctx := bounded(t)
 	const id = "on-terminal"
-	tty := onTerminal(t, d.Ctr(ctx, run([]string{"--rm", "-t"}, id, "sh")...), 20, 70)
-	tty.write("tty; " + untilSize(20, 70) + "echo is 20 by $((35*2))\n")
-	tty.expect("is 20 by 70")
-	tty.expect("/dev/pts/0")
+	tty := terminal.Start(t, d.Ctr(ctx, run([]string{"--rm", "-t"}, id, "sh")...), 20, 70)
+	tty.Write("tty; " + untilSize(20, 70) + "echo is 20 by $((35*2))\n")
+	tty.Expect("is 20 by 70")
+	tty.Expect("/dev/pts/0")
 
-	tty.resize(40, 120)
-	tty.write(untilSize(40, 120) + "echo is 40 by $((60*2))\n")
+	tty.Resize(40, 120)
+	tty.Write(untilSize(40, 120) + "echo is 40 by $((60*2))\n")
 	// ctr sets the first size before it listens for the next: it may have been
 	// deaf when the window changed.
 	eventually(t, func() error {
-		tty.cmd.Process.Signal(unix.SIGWINCH)
-		if !strings.Contains(tty.shown(), "is 40 by 120") {
-			return fmt.Errorf("the terminal does not show its new size but:\n%q", tty.shown())
+		tty.Signal(unix.SIGWINCH)
+		if !strings.Contains(tty.Shown(), "is 40 by 120") {
+			return fmt.Errorf("the terminal does not show its new size but:\n%q", tty.Shown())
 		}
 		return nil
 	})
 
 	// Ctrl-C is for what runs in the container, not for ctr.
-	tty.write("sleep 1000\n")
+	tty.Write("sleep 1000\n")
 	eventually(t, func() error {
 		if text := ctr(t, d, "tasks", "exec", "--exec-id", "ps", id, "ps"); !strings.Contains(text, "sleep 1000") {
 			return fmt.Errorf("sleep does not run:\n%s", text)
 		}
 		return nil
 	})
-	tty.write("\x03")
-	tty.write("echo status $?\n")
-	tty.expect("status 130")
+	tty.Write("\x03")
+	tty.Write("echo status $?\n")
+	tty.Expect("status 130")
 
-	tty.write("exit 12\n")
-	if code := tty.end(); code != 12 {
-		t.Errorf("ctr ended with %d, want 12; the terminal showed:\n%s", code, tty.shown())
+	tty.Write("exit 12\n")
+	if code := tty.End(); code != 12 {
+		t.Errorf("ctr ended with %d, want 12; the terminal showed:\n%s", code, tty.Shown())
 	}
 	nothingLeftOf(t, d, id)
 }
@@ -178,22 +179,22 @@ func TestTerminalIsAttachedAgain(t *testing.T) {
 	d := sharedDaemon(t)
 	ctx := bounded(t)
 	const id = "attached"
-	first := onTerminal(t, d.Ctr(ctx, "run", "--runtime", runtimeName, "-d", "-t", image.Name, id, "sh"), 24, 80)
-	if code := first.end(); code != 0 {
-		t.Fatalf("ctr run -d -t ended with %d:\n%s", code, first.shown())
+	first := terminal.Start(t, d.Ctr(ctx, "run", "--runtime", runtimeName, "-d", "-t", image.Name, id, "sh"), 24, 80)
+	if code := first.End(); code != 0 {
+		t.Fatalf("ctr run -d -t ended with %d:\n%s", code, first.Shown())
 	}
 	for i, size := range [][2]uint16{{25, 81}, {26, 82}} {
-		again := onTerminal(t, d.Ctr(ctx, "tasks", "attach", id), size[0], size[1])
-		again.write(untilSize(int(size[0]), int(size[1])) + "n=$((n+1)); echo attached $n\n")
-		again.expect(fmt.Sprintf("attached %d", i+1))
+		again := terminal.Start(t, d.Ctr(ctx, "tasks", "attach", id), size[0], size[1])
+		again.Write(untilSize(int(size[0]), int(size[1])) + "n=$((n+1)); echo attached $n\n")
+		again.Expect(fmt.Sprintf("attached %d", i+1))
 		if i == 0 {
-			again.cmd.Process.Kill() // the window is closed
-			again.end()
+			again.Signal(unix.SIGKILL) // the window is closed
+			again.End()
 		} else {
-			again.write("exit 13\n")
-			again.expect("exit 13")
-			if code := again.end(); code != 13 {
-				t.Errorf("ctr attach ended with %d, want 13, and showed:\n%s", code, again.shown())
+			again.Write("exit 13\n")
+			again.Expect("exit 13")
+			if code := again.End(); code != 13 {
+				t.Errorf("ctr attach ended with %d, want 13, and showed:\n%s", code, again.Shown())
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/image"
+	"github.com/cleatrun/cleat/integration/terminal"
 )
 
 // TestWalkWithCtr walks the whole life of a container at the command line, from
@@ -35,10 +36,10 @@ func TestWalkWithCtr(t *testing.T) {
 
 	t.Run("execs at once", func(t *testing.T) { execsAtOnce(t, d, id) })
 
-	tty := onTerminal(t, d.Ctr(ctx, "tasks", "exec", "-t", "--exec-id", "terminal", id, "sh"), 30, 101)
-	tty.write(untilSize(30, 101) + "exit 11\n")
-	if code := tty.end(); code != 11 {
-		t.Errorf("a shell on a terminal of 30 by 101 ended with %d, want 11, and showed:\n%s", code, tty.shown())
+	tty := terminal.Start(t, d.Ctr(ctx, "tasks", "exec", "-t", "--exec-id", "terminal", id, "sh"), 30, 101)
+	tty.Write(untilSize(30, 101) + "exit 11\n")
+	if code := tty.End(); code != 11 {
+		t.Errorf("a shell on a terminal of 30 by 101 ended with %d, want 11, and showed:\n%s", code, tty.Shown())
 	}
 
 	// To a file: nobody would remove the FIFOs of an exec that ctr has left.

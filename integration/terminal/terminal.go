@@ -1,18 +1,27 @@
-package integration
+// Package terminal runs programs on terminals of their own, for tests of what a
+// person sees and types.
+package terminal
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a program that runs on a terminal, and the person before it.
-type terminal struct {
+// patience bounds the wait for a text. It is for a machine that is emulated in
+// software; nothing waits for it to pass.
+const patience = time.Minute
+
+// Terminal is a program that runs on a terminal, and the person before it. Its
+// methods fail the test that it was started for.
+type Terminal struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	master *os.File
@@ -23,17 +32,17 @@ type terminal struct {
 	grown  chan struct{}   // closed and replaced with every piece
 }
 
-// onTerminal starts cmd on a new terminal of that size. The program leads a
+// Start starts cmd on a new terminal of that size. The program leads a
 // session of its own, as it would after a login.
-func onTerminal(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *terminal {
+func Start(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *Terminal {
 	t.Helper()
 	master, slave, err := openPTY()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	tty := &terminal{t: t, cmd: cmd, master: master, read: make(chan struct{}), grown: make(chan struct{})}
-	tty.resize(rows, columns)
+	tty := &Terminal{t: t, cmd: cmd, master: master, read: make(chan struct{}), grown: make(chan struct{})}
+	tty.Resize(rows, columns)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -70,7 +79,7 @@ func openPTY() (master, slave *os.File, err error) {
 }
 
 // watch takes what is shown.
-func (tty *terminal) watch() {
+func (tty *Terminal) watch() {
 	defer close(tty.read)
 	piece := make([]byte, 32<<10)
 	for {
@@ -86,17 +95,18 @@ func (tty *terminal) watch() {
 	}
 }
 
-// shown is all that the terminal has shown so far.
-func (tty *terminal) shown() string {
+// Shown is all that the terminal has shown so far.
+func (tty *Terminal) Shown() string {
 	tty.mu.Lock()
 	defer tty.mu.Unlock()
 	return tty.screen.String()
 }
 
-// expect waits until the terminal has shown text.
-func (tty *terminal) expect(text string) {
+// Expect waits until the terminal has shown text.
+func (tty *Terminal) Expect(text string) {
 	tty.t.Helper()
-	ctx := within(tty.t, soon)
+	ctx, cancel := context.WithTimeout(tty.t.Context(), patience)
+	defer cancel()
 	for {
 		tty.mu.Lock()
 		screen, grown := tty.screen.String(), tty.grown
@@ -107,8 +117,8 @@ func (tty *terminal) expect(text string) {
 		select {
 		case <-grown:
 		case <-tty.read:
-			if !strings.Contains(tty.shown(), text) {
-				tty.t.Fatalf("the terminal is closed and did not show %q but:\n%s", text, tty.shown())
+			if !strings.Contains(tty.Shown(), text) {
+				tty.t.Fatalf("the terminal is closed and did not show %q but:\n%s", text, tty.Shown())
 			}
 			return
 		case <-ctx.Done():
@@ -117,16 +127,16 @@ func (tty *terminal) expect(text string) {
 	}
 }
 
-// write types text.
-func (tty *terminal) write(text string) {
+// Write types text.
+func (tty *Terminal) Write(text string) {
 	tty.t.Helper()
 	if _, err := tty.master.WriteString(text); err != nil {
 		tty.t.Fatalf("type %q: %v", text, err)
 	}
 }
 
-// resize changes the window; the kernel tells the program by SIGWINCH.
-func (tty *terminal) resize(rows, columns uint16) {
+// Resize changes the window; the kernel tells the program by SIGWINCH.
+func (tty *Terminal) Resize(rows, columns uint16) {
 	tty.t.Helper()
 	size := &unix.Winsize{Row: rows, Col: columns}
 	if err := unix.IoctlSetWinsize(int(tty.master.Fd()), unix.TIOCSWINSZ, size); err != nil {
@@ -134,8 +144,16 @@ func (tty *terminal) resize(rows, columns uint16) {
 	}
 }
 
-// end waits for the end of the program and gives its exit status.
-func (tty *terminal) end() int {
+// Signal sends the program a signal that no key stands for.
+func (tty *Terminal) Signal(sig os.Signal) {
+	tty.t.Helper()
+	if err := tty.cmd.Process.Signal(sig); err != nil {
+		tty.t.Fatal(err)
+	}
+}
+
+// End waits for the end of the program and gives its exit status.
+func (tty *Terminal) End() int {
 	tty.t.Helper()
 	tty.cmd.Wait()
 	<-tty.read
