@@ -37,7 +37,6 @@ func TestOutputAndStatusesOfRunAndExec(t *testing.T) {
 	onEach(t, func(t *testing.T, b *bench) {
 		rm := []string{"--rm"}
 		b.expect("run", b.ask(b.run(rm, "sh", "-c", "echo out; echo err >&2; exit 7")...), answer{"out\n", "err\n", 7})
-		b.expect("a signal", b.ask(b.run(rm, "sh", "-c", "kill -9 $$")...), answer{"", "", 137})
 		input := finish(t, b.docker(b.ctx, b.run([]string{"--rm", "-i"}, "cat")...), strings.NewReader("one\ntwo\n"))
 		b.expect("input", input, answer{"one\ntwo\n", "", 0})
 

@@ -34,6 +34,7 @@ func (q *Queue) Hold(ctx context.Context) error {
 	q.mu.Unlock()
 	signal(q.wake)
 	signal(q.kick)
+	signal(q.hurry)
 	select {
 	case <-still:
 		return nil

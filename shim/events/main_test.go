@@ -200,7 +200,7 @@ func (r *record) count(part string) (n int) {
 func (d *daemon) queue() (*Queue, *record) {
 	said := new(record)
 	q := New(Options{Address: d.address, Namespace: "space", Log: said.log})
-	q.idle = 10 * time.Millisecond
+	q.idle, q.subscribe = 10*time.Millisecond, time.Millisecond
 	return q, said
 }
 

@@ -29,6 +29,12 @@ const (
 	// containerd is away; it doubles. Kick ends it.
 	firstPause = 20 * time.Millisecond
 	lastPause  = time.Minute
+	// subscribe is what containerd's clients get to subscribe to its events
+	// again after it was away, before those that were kept are sent: containerd
+	// keeps none for them. dockerd, for one, takes up to 3.6 seconds (the longest
+	// pause of gRPC in containerd's client, and its jitter), and learns of an
+	// exit by the event only.
+	subscribe = 4 * time.Second
 	// idle is how long the connection is kept for the next event.
 	idle = 2 * time.Second
 	// namespaceKey is where containerd's services look for the namespace.
@@ -48,10 +54,11 @@ type Options struct {
 // called concurrently.
 type Queue struct {
 	options Options
-	// firstPause and idle are the constants, but in tests.
-	firstPause, idle time.Duration
-	// wake tells the sender of an event, kick that containerd is back.
-	wake, kick chan struct{}
+	// firstPause, subscribe and idle are the constants, but in tests.
+	firstPause, subscribe, idle time.Duration
+	// wake tells the sender of an event, kick that containerd is back, hurry
+	// that nobody waits for others any more.
+	wake, kick, hurry chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	pending []*types.Envelope
@@ -64,7 +71,10 @@ type Queue struct {
 
 // New returns an empty queue.
 func New(o Options) *Queue {
-	return &Queue{options: o, firstPause: firstPause, idle: idle, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	return &Queue{
+		options: o, firstPause: firstPause, subscribe: subscribe, idle: idle,
+		wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+	}
 }
 
 // Publish queues an event that happens now. It never blocks.
@@ -137,6 +147,7 @@ func (q *Queue) Drain(ctx context.Context) error {
 	q.empty = append(q.empty, empty)
 	q.mu.Unlock()
 	q.Kick()
+	signal(q.hurry)
 	select {
 	case <-empty:
 		return nil
@@ -157,7 +168,8 @@ func (q *Queue) send() {
 	var conn connection
 	defer conn.close()
 	pause := q.firstPause
-	failing := false
+	// waited is for the subscribers of a containerd that is back.
+	failing, waited := false, false
 	for {
 		if q.stops() {
 			return
@@ -169,9 +181,18 @@ func (q *Queue) send() {
 			}
 			continue
 		}
-		err := conn.forward(q.options, e)
+		err := conn.open(q.options)
+		if err == nil && failing && !waited {
+			q.awaitSubscribers()
+			waited = true
+			continue
+		}
+		if err == nil {
+			err = conn.forward(q.options, e)
+		}
 		if err != nil && !refused(err) {
 			conn.close()
+			waited = false
 			if !failing {
 				q.options.Log("event %s is kept until containerd takes it: %v", e.Topic, err)
 				failing = true
@@ -186,7 +207,7 @@ func (q *Queue) send() {
 		if err != nil {
 			q.options.Log("event %s is not wanted by containerd: %v", e.Topic, err)
 		}
-		failing, pause = false, q.firstPause
+		failing, waited, pause = false, false, q.firstPause
 		q.taken()
 	}
 }
@@ -248,6 +269,27 @@ func (q *Queue) rest(pause time.Duration) (kicked bool) {
 	}
 }
 
+// awaitSubscribers gives those time who want to hear of the next event, unless
+// somebody waits for the queue.
+func (q *Queue) awaitSubscribers() {
+	select {
+	case <-q.hurry: // of an earlier time
+	default:
+	}
+	q.mu.Lock()
+	hurry := q.held || len(q.empty) > 0
+	q.mu.Unlock()
+	if hurry {
+		return
+	}
+	timer := time.NewTimer(q.subscribe)
+	defer timer.Stop()
+	select {
+	case <-q.hurry:
+	case <-timer.C:
+	}
+}
+
 // refused tells errors by which containerd says that it will never take the
 // event. Any other may be over the next time.
 func refused(err error) bool {
@@ -262,17 +304,23 @@ func refused(err error) bool {
 // connection is one to containerd, made when it is needed.
 type connection struct{ client *ttrpc.Client }
 
-// forward hands one event over. It has no time limit: the peer is on this
+// open connects to containerd unless that is done.
+func (c *connection) open(o Options) error {
+	if c.client != nil {
+		return nil
+	}
+	conn, err := net.Dial("unix", strings.TrimPrefix(o.Address, "unix://"))
+	if err != nil {
+		return err
+	}
+	c.client = ttrpc.NewClient(conn)
+	return nil
+}
+
+// forward hands one event over an open connection. It has no time limit: the peer is on this
 // host, so that its end is the connection's, and to send again what it may have
 // taken would make two events of one.
 func (c *connection) forward(o Options, e *types.Envelope) error {
-	if c.client == nil {
-		conn, err := net.Dial("unix", strings.TrimPrefix(o.Address, "unix://"))
-		if err != nil {
-			return err
-		}
-		c.client = ttrpc.NewClient(conn)
-	}
 	ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{namespaceKey: {o.Namespace}})
 	_, err := events.NewTTRPCEventsClient(c.client).Forward(ctx, &events.ForwardRequest{Envelope: e})
 	if errors.Is(err, ttrpc.ErrClosed) {

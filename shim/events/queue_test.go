@@ -104,6 +104,33 @@ func TestDrainMakesAnAttemptAtOnce(t *testing.T) {
 	d.hasTaken("/a")
 }
 
+// containerd tells an event to those who listen at that moment. After it was away
+// that is nobody for a while, and dockerd never asks again.
+func TestKeptEventsWaitForSubscribers(t *testing.T) {
+	d := newDaemon(t)
+	q, said := d.queue()
+	q.subscribe = time.Hour
+	publish(q, "/a")
+	eventually(t, "the first attempt has failed", func() bool { return said.count("kept") == 1 })
+	l, err := net.Listen("unix", d.address)
+	must(t, "listen", err)
+	q.Kick()
+	conn, err := l.Accept()
+	must(t, "accept", err)
+	must(t, "set a limit", conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the event is sent at once (%d, %v)", n, err)
+	}
+	must(t, "close", errors.Join(conn.Close(), l.Close()))
+
+	// Who ends waits for nobody.
+	d.start()
+	must(t, "drain", q.Drain(bounded(t)))
+	d.hasTaken("/a")
+	publish(q, "/b") // containerd was not away
+	d.hasTaken("/a", "/b")
+}
+
 // Moby shows containers wrongly that exit twice (#4769).
 func TestEventsAreDeliveredOnceAndInOrderAcrossRestarts(t *testing.T) {
 	d := newDaemon(t)
