@@ -237,3 +237,24 @@ func TestSpecThatIsMissing(t *testing.T) {
 	}
 	m.run().end()
 }
+
+// What the OCI runtime says of a container that it cannot make is told to who
+// asked for it, once, and is not output of the container.
+func TestWordsOfTheRuntimeAreNotTheContainersOutput(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	out, errs := newTap(t), newTap(t)
+	m := l.prepare("words", func(s *specs.Spec) { s.Process.Args = []string{"/no/such/program"} }).boot()
+	m.request.Stdout, m.request.Stderr = out.path, errs.path
+	if _, err := m.tryCreate(l.ctx); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("create gives %v", err)
+	}
+	for _, p := range []*tap{out, errs} {
+		<-p.end
+		if got := p.bytes.String(); got != "" {
+			t.Errorf("the container's output is %q", got)
+		}
+	}
+	m.shutdown()
+	m.clean()
+}

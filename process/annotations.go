@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/process/stdio/size"
@@ -34,9 +33,10 @@ const (
 var AnnotationNames = []string{"drain-limit", "stdio", "logs", "logs-limit"}
 
 const (
-	// stdioAuto is stdioDirect where nothing is known to speak against it.
+	// stdioAuto is stdioDirect for stdout where nothing is known to speak against
+	// it, and stdioCopy for stderr.
 	stdioAuto = "auto"
-	// stdioDirect gives the FIFO itself to the init process.
+	// stdioDirect gives the FIFOs themselves to the init process.
 	stdioDirect = "direct"
 	// stdioCopy gives a pipe to it, out of which the shim passes bytes on.
 	stdioCopy = "copy"
@@ -108,10 +108,11 @@ func (l logs) with(annotations map[string]string) stdio.Logs {
 }
 
 // handOver tells whether the init process may be given the client's FIFOs
-// themselves. A process that holds one cannot be checkpointed: CRIU finds no
-// path to it in the container's mounts. So where CRIU is installed a pipe is
-// handed over, which OCI runtimes know how to name to CRIU.
-func (c *Container) handOver() bool {
+// themselves, and whether stderr's is excepted. A process that holds one cannot
+// be checkpointed: CRIU finds no path to it in the container's mounts. So where
+// CRIU is installed a pipe is handed over, which OCI runtimes know how to name to
+// CRIU.
+func (c *Container) handOver() (direct, apart bool) {
 	c.mu.Lock()
 	mode := c.annotations[stdioAnnotation]
 	c.mu.Unlock()
@@ -120,11 +121,9 @@ func (c *Container) handOver() bool {
 	}
 	switch mode {
 	case stdioDirect:
-		return true
+		return true, false
 	case stdioCopy:
-		return false
+		return false, false
 	}
-	// Of a runtime that writes no log, what it says on stderr is all there is to
-	// tell why a create has failed; in the client's FIFO it could not be found.
-	return c.options.LogFormat != oci.NoLog && !driver.CanCheckpoint()
+	return !driver.CanCheckpoint(), true
 }

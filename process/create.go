@@ -73,7 +73,9 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 // hold of all that belongs to it.
 func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
-	streams, err := stdio.Open(ctx, p.State().Stdio, p.stdioOptions(c.handOver(), false))
+	options := p.stdioOptions(false)
+	options.Direct, options.Apart = c.handOver()
+	streams, err := stdio.Open(ctx, p.State().Stdio, options)
 	if err != nil {
 		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
 	}
@@ -125,10 +127,9 @@ func leftNothing(err error) bool {
 	return err != nil && (driver.NotRun(err) || strings.Contains(err.Error(), "already exists"))
 }
 
-func (p *Process) stdioOptions(direct, drainFirst bool) stdio.Options {
+func (p *Process) stdioOptions(drainFirst bool) stdio.Options {
 	c := p.container
 	return stdio.Options{
-		Direct:      direct,
 		DrainFirst:  drainFirst,
 		Listen:      c.options.LogFormat == oci.NoLog,
 		UID:         int(c.options.IOUID),

@@ -62,7 +62,7 @@ func (p *Process) startExec(ctx context.Context) (_ *Event, err error) {
 	c := p.container
 	var undo undoing
 	defer undo.unless(&err)
-	streams, err := stdio.Open(ctx, p.state.Stdio, p.stdioOptions(false, true))
+	streams, err := stdio.Open(ctx, p.state.Stdio, p.stdioOptions(true))
 	if err != nil {
 		return nil, fmt.Errorf("open standard IO of %s: %w", p.name(), err)
 	}

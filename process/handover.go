@@ -195,7 +195,7 @@ func (p *Process) restore(r ProcessRecord, files *handover.Inherited) error {
 		p.child = child.Restore(r.PID, pidfd)
 	}
 	if r.Streams != nil {
-		p.streams = stdio.Restore(p.stdioOptions(false, p.isExec()), *r.Streams)
+		p.streams = stdio.Restore(p.stdioOptions(p.isExec()), *r.Streams)
 	}
 	if r.Told {
 		p.release()

@@ -152,7 +152,7 @@ func (s *Streams) openOutput(name string, t target, log **os.File) (childs *os.F
 	case t.logger() && blocks:
 		childs, *log = *log, nil
 		return childs, "", nil
-	case t.kind == fifo && blocks && s.direct():
+	case t.kind == fifo && blocks && s.direct() && !(s.options.Apart && name == "stderr"):
 		n, err := s.holdFIFO(name, t)
 		if err != nil {
 			return nil, "", err

@@ -196,23 +196,25 @@ func TestClientsFIFOsKeepTheirSize(t *testing.T) {
 // the client's FIFO; where that cannot work it has a pipe that it owns.
 func TestOwnerOfTheOutput(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		uid, gid int
-		want     string
+		name         string
+		uid, gid     int
+		apart        bool
+		stdout, errs string
 	}{
-		{"root of the host", 0, 0, "direct"},
-		{"user of a user namespace", 1234, 5678, "spliced"},
-		{"group of a user namespace", 0, 5678, "spliced"},
+		{"root of the host", 0, 0, false, "direct", "direct"},
+		{"root of the host, stderr apart", 0, 0, true, "direct", "spliced"},
+		{"user of a user namespace", 1234, 5678, false, "spliced", "spliced"},
+		{"group of a user namespace", 0, 5678, true, "spliced", "spliced"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			leavesNothing(t)
 			dir := t.TempDir()
 			out, errs, in := mkfifo(t, dir, "out"), mkfifo(t, dir, "err"), mkfifo(t, dir, "in")
 			o := options(t)
-			o.Direct, o.UID, o.GID = true, c.uid, c.gid
+			o.Direct, o.Apart, o.UID, o.GID = true, c.apart, c.uid, c.gid
 			s := opened(t, Spec{Stdin: in, Stdout: out, Stderr: errs}, o)
-			if got := s.State(); got.Stdout != c.want || got.Stderr != c.want || got.Stdin != "spliced" {
-				t.Errorf("streams are %+v, want %s output", got, c.want)
+			if got := s.State(); got.Stdout != c.stdout || got.Stderr != c.errs || got.Stdin != "spliced" {
+				t.Errorf("streams are %+v, want %s and %s output", got, c.stdout, c.errs)
 			}
 			var ends [3]*os.File
 			ends[0], ends[1], ends[2] = s.Child()

@@ -19,6 +19,7 @@ func TestWhatAFailedLaunchSaidIsTold(t *testing.T) {
 	}{
 		"pipe to a FIFO":     {Spec{Stderr: fifo}, func(*Options) {}, true},
 		"the FIFO itself":    {Spec{Stderr: fifo}, func(o *Options) { o.Direct = true }, false},
+		"stderr apart":       {Spec{Stderr: fifo}, func(o *Options) { o.Direct, o.Apart = true, true }, true},
 		"file":               {Spec{Stderr: "file://" + dir + "/log"}, func(*Options) {}, true},
 		"none":               {Spec{}, func(*Options) {}, false},
 		"none, but listened": {Spec{}, func(o *Options) { o.Listen = true }, true},

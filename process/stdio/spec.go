@@ -15,6 +15,10 @@ type Spec struct {
 type Options struct {
 	// Direct allows the process to be given the client's FIFOs themselves.
 	Direct bool
+	// Apart excepts stderr from that: until the process runs, it is the OCI
+	// runtime that writes there, and what it says of a failure is not output of
+	// the container.
+	Apart bool
 	// DrainFirst tells that the client asks for the end of the output (Drain)
 	// before it stops reading it, as containerd's does for execs. Then the pipe
 	// between process and shim is as large as the host allows, and Drain waits for
