@@ -23,6 +23,7 @@ func (b *bench) away(kill func(), back ...func(context.Context) error) {
 	pid := b.tells("stays", "{{.State.Pid}}")
 	ends := filepath.Join("/proc", b.tells("ends", "{{.State.Pid}}"))
 	b.logged("counts", "3")
+	dockerd := b.dockerd
 	kill()
 	if err := os.WriteFile(filepath.Join(ends, "root/tmp/end"), nil, 0o644); err != nil {
 		b.t.Fatal(err)
@@ -39,7 +40,10 @@ func (b *bench) away(kill func(), back ...func(context.Context) error) {
 		}
 	}
 	b.becomes("ends", "{{.State.Status}} {{.State.ExitCode}}", "exited 5")
-	b.logged("ends", "ended")
+	if b.dockerd == dockerd {
+		// One that has come back does not read what ended containers have left.
+		b.logged("ends", "ended")
+	}
 	if got := b.tells("stays", "{{.State.Status}} {{.State.Pid}}"); got != "running "+pid {
 		b.t.Errorf("the container that stays is %q, want running %s", got, pid)
 	}
