@@ -70,7 +70,18 @@ func (b *builder) step(what string, do func() error) error {
 
 // thirdParty builds the programs whose key has changed.
 func (b *builder) thirdParty(ctx context.Context) error {
-	module := filepath.Join(b.root, "integration")
+	for _, p := range thirdParty {
+		if err := b.program(ctx, "integration", p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// program builds a program with the versions of a module, which is a folder of
+// the repository, if its key has changed.
+func (b *builder) program(ctx context.Context, module string, p program) error {
+	module = filepath.Join(b.root, module)
 	var versions bytes.Buffer
 	for _, name := range []string{"go.mod", "go.sum"} {
 		text, err := os.ReadFile(filepath.Join(module, name))
@@ -79,24 +90,19 @@ func (b *builder) thirdParty(ctx context.Context) error {
 		}
 		versions.Write(text)
 	}
-	for _, p := range thirdParty {
-		out := filepath.Join(b.tools.Dir, p.out)
-		key := fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprintf("%s %s %v %s %s", p.pkg, p.tags, p.env, runtime.Version(), versions.Bytes()))))
-		if upToDate(out, key) {
-			continue
-		}
-		err := b.step("build "+p.out, func() error {
-			args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", out, p.pkg}
-			return run(ctx, module, p.env, "go", args...)
-		})
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(out+".key", []byte(key), 0o644); err != nil {
-			return err
-		}
+	out := filepath.Join(b.tools.Dir, p.out)
+	key := fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprintf("%s %s %v %s %s", p.pkg, p.tags, p.env, runtime.Version(), versions.Bytes()))))
+	if upToDate(out, key) {
+		return nil
 	}
-	return nil
+	err := b.step("build "+p.out, func() error {
+		args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", out, p.pkg}
+		return run(ctx, module, p.env, "go", args...)
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out+".key", []byte(key), 0o644)
 }
 
 // shim lets the Makefile build the shim under test; Go decides whether there
