@@ -21,9 +21,13 @@ func (c *Container) loadCgroup(pid int) (*cgroup.Group, error) {
 }
 
 func (c *Container) watchCgroup(group *cgroup.Group) {
+	shared := group.Shared()
 	c.mu.Lock()
-	c.cgroup = group
+	c.cgroup, c.sharedCgroup = group, shared
 	c.mu.Unlock()
+	if shared {
+		return // neither its controllers nor its OOM kills are ours
+	}
 	if err := group.EnableControllers(); err != nil {
 		c.log("container %s: enable controllers: %v", c.ID, err)
 	}
@@ -65,11 +69,11 @@ func (c *Container) oomKilled() bool {
 }
 
 // PIDs of all processes in the container, with the ids of the execs that are
-// known. The init process is listed until Delete, also when it has ended:
+// known; of a container without a cgroup of its own these alone. The init process is listed until Delete, also when it has ended:
 // containerd takes a task without processes for one that it has lost.
 func (c *Container) PIDs() (map[int]string, error) {
 	c.mu.Lock()
-	group := c.cgroup
+	group, shared := c.cgroup, c.sharedCgroup
 	known := map[int]string{}
 	if pid := c.init.state.PID; pid != 0 {
 		known[pid] = ""
@@ -84,7 +88,7 @@ func (c *Container) PIDs() (map[int]string, error) {
 	var pids []int
 	var err error
 	switch {
-	case group != nil:
+	case group != nil && !shared:
 		pids, err = group.PIDs()
 	case c.elsewhere() && len(known) > 0 && !ended:
 		pids, err = c.runtime.Processes(context.Background(), c.ID)
@@ -122,9 +126,9 @@ func (c *Container) Stats() (any, error) {
 // one.
 func (c *Container) checkOOM() bool {
 	c.mu.Lock()
-	group := c.cgroup
+	group, shared := c.cgroup, c.sharedCgroup
 	c.mu.Unlock()
-	if group == nil {
+	if group == nil || shared {
 		return false
 	}
 	fresh, err := group.OOMSince()

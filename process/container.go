@@ -78,6 +78,7 @@ type Container struct {
 	init         *Process
 	execs        map[string]*Process
 	cgroup       *cgroup.Group
+	sharedCgroup bool // it is the shim's, too: see cgroup.Group.Shared
 	oom          bool
 	initGone     bool
 	execsRunning int

@@ -150,7 +150,7 @@ func Restore(config Config, s ContainerState, files *handover.Inherited) (*Conta
 		if err != nil {
 			return nil, fmt.Errorf("container %s: %w", c.ID, err)
 		}
-		c.cgroup, c.rewatch = group, s.Cgroup.Watched
+		c.cgroup, c.sharedCgroup, c.rewatch = group, group.Shared(), s.Cgroup.Watched
 	}
 	if err := c.init.restore(s.Init, files); err != nil {
 		return nil, err

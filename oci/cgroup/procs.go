@@ -33,6 +33,15 @@ func (g *Group) PIDs() ([]int, error) {
 	return slices.Compact(pids), nil
 }
 
+// Shared tells that the calling process is in the group, too: a container that was
+// made without a cgroup of its own, as an ordinary user's is where none is
+// delegated, stays in that of its shim. Then the group's processes and OOM kills
+// may be anybody's. So it is taken where that cannot be told.
+func (g *Group) Shared() bool {
+	pids, err := g.PIDs()
+	return err != nil || slices.Contains(pids, os.Getpid())
+}
+
 // walk calls visit for the group dir and each one nested in it, outermost
 // first. Groups that vanish meanwhile are no error.
 func walk(dir string, visit func(dir string) error) error {
