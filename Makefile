@@ -48,7 +48,7 @@ test-unit: setup
 # while they run.
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
-	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./cri
+	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./cri ./rootless ./nerdctl ./docker
 
 # The same tests in virtual machines that have what this one may lack.
 test-v2: setup

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/process/stdio/size"
@@ -125,5 +126,6 @@ func (c *Container) handOver() (direct, apart bool) {
 	case stdioCopy:
 		return false, false
 	}
-	return !driver.CanCheckpoint(), true
+	// Of a runtime that writes no log, all that it says may be why a create fails.
+	return c.options.LogFormat != oci.NoLog && !driver.CanCheckpoint(), true
 }

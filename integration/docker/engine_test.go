@@ -30,17 +30,20 @@ type kind struct {
 	flags   []string // of docker run and docker create
 }
 
-// The names of runtimes in daemon.json.
+// What daemon.json says of runtimes. PLACE is the place's folder.
 const (
-	nothing  = `{}`
-	nameless = `{"runtimes": {"cleat": {"runtimeType": "io.containerd.cleat.v2"}}}`
+	nothing = `{}`
+	named   = `{"runtimes": {"cleat": {"runtimeType": "io.containerd.cleat.v2", "options": {"ConfigPath": "PLACE/cleat.toml"}}}}`
 )
+
+// cleatConfig is the file that named points to.
+const cleatConfig = "stdio = \"copy\"\n"
 
 var kinds = []kind{
 	{name: "20.10-drop-in", release: "bookworm", dropIn: true, config: nothing},
 	{name: "26.1-drop-in", release: "trixie", dropIn: true, config: nothing},
 	{name: "26.1-runtime", release: "trixie", config: nothing, flags: []string{"--runtime", "io.containerd.cleat.v2"}},
-	{name: "26.1-daemon.json", release: "trixie", config: nameless, flags: []string{"--runtime", "cleat"}},
+	{name: "26.1-daemon.json", release: "trixie", config: named, flags: []string{"--runtime", "cleat"}},
 }
 
 // stockKinds are for the comparison: what Debian packages, as it is.
@@ -114,7 +117,8 @@ func (e *engine) furnish() error {
 		}
 	}
 	for file, text := range map[string]string{
-		"daemon.json": e.kind.config,
+		"daemon.json": strings.ReplaceAll(e.kind.config, "PLACE", e.Dir),
+		"cleat.toml":  cleatConfig,
 		"containerd.toml": fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ntemp = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n",
 			e.Path("root"), e.Path("state"), e.Path("ctemp"), e.Path("c.sock")),
 	} {

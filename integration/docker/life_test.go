@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,25 @@ func TestLogsHoldWhatTheContainerWrote(t *testing.T) {
 		b.containers = append(b.containers, "fails")
 		b.ask(b.run([]string{"--name", "fails"}, "/no/such/program")...)
 		b.expect("logs of a container that was never made", b.ask("logs", "fails"), answer{})
+	})
+}
+
+// A file that daemon.json names for a runtime is read by the shim.
+func TestOptionsInDaemonJSONReachTheShim(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		if b.kind.config != named {
+			return // nothing is said there
+		}
+		write := func(text string) {
+			if err := os.WriteFile(b.Path("cleat.toml"), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("stdio = \"teapot\"\n")
+		defer write(cleatConfig)
+		if a := b.ask(b.run([]string{"--rm"}, "true")...); a.code != 125 || !strings.Contains(a.stderr, "teapot") {
+			t.Errorf("with a wrong value docker run ended with %d and wrote %q", a.code, a.stderr)
+		}
 	})
 }
 
