@@ -38,6 +38,7 @@ func serveIfAsked() {
 		return
 	}
 	call, err := bootstrap.Parse(os.Args)
+	befall(call.Action == bootstrap.Try)
 	if handed := arrival.Get(); handed != nil {
 		err = Resume(handed)
 	} else if call.Action == bootstrap.Try {

@@ -126,9 +126,9 @@ func (s *shim) try(ctx context.Context, program *upgrade.Program) (err error) {
 	for range 2 {
 		files := handover.Files{Copy: true}
 		state := s.state(&files)
-		_, err = program.Try(ctx, state, &files)
-		files.Close()
-		if err == nil {
+		var trial upgrade.Trial
+		trial, err = program.Try(ctx, state, &files)
+		if trial.Refused == "" {
 			break
 		}
 	}

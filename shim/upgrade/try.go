@@ -46,7 +46,8 @@ type Trial struct {
 const programName = "cleat"
 
 // Try runs the program as a child that is handed a copy of everything, and
-// returns what it says if it could take over. files are duplicates.
+// returns what it says. It is an error if it cannot take over; Refused is then
+// set only if it says so itself. files are duplicates, and closed.
 func (p *Program) Try(ctx context.Context, state State, files *handover.Files) (Trial, error) {
 	refuse := func(format string, args ...any) (Trial, error) {
 		return Trial{}, fmt.Errorf("%s "+format+": %w", append(append([]any{p.Path}, args...), errdefs.ErrFailedPrecondition)...)
@@ -98,7 +99,8 @@ func (p *Program) Try(ctx context.Context, state State, files *handover.Files) (
 		return refuse("is no cleat, or a broken one (%s)", ended)
 	}
 	if trial.Refused != "" {
-		return refuse("cannot take over: %s", trial.Refused)
+		_, err := refuse("cannot take over: %s", trial.Refused)
+		return trial, err
 	}
 	if !ended.Success() {
 		return refuse("cannot take over (%s): %s", ended, words)
