@@ -261,10 +261,14 @@ func TestUpgradeWaitsForTheRuntimeAndNotForEver(t *testing.T) {
 		_, err := c.Upgrade(bounded(t), control.Upgrade{Path: ownProgram(t)})
 		upgraded <- err
 	}()
-	eventually(t, "the upgrade waits", func() bool {
-		_, err := c.Upgrade(bounded(t), control.Upgrade{Path: ownProgram(t)})
-		return err != nil && strings.Contains(err.Error(), "another upgrade is under way")
+	eventually(t, "the upgrade is under way", func() bool {
+		i, err := c.Inspect(bounded(t))
+		return err == nil && slices.ContainsFunc(i.Requests, func(r control.Request) bool { return r.Method == control.MethodUpgrade })
 	})
+	_, err = c.Upgrade(bounded(t), control.Upgrade{Path: ownProgram(t)})
+	if err == nil || !strings.Contains(err.Error(), "another upgrade is under way") {
+		t.Errorf("a second upgrade: %v", err)
+	}
 	_, err = d.State(bounded(t), &task.StateRequest{ID: daemonID})
 	must(t, "state meanwhile", err)
 	must(t, "let the runtime go on", os.WriteFile(d.bundle.Path("go-on"), nil, 0o600))
