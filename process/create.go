@@ -138,7 +138,7 @@ func (p *Process) stdioOptions(drainFirst bool) stdio.Options {
 		ContainerID: c.ID,
 		Namespace:   c.namespace,
 		Logs:        p.logs(),
-		Log:         func(format string, args ...any) { c.log("%s: "+format, append([]any{p.name()}, args...)...) },
+		Log:         p.streamLog,
 	}
 }
 
@@ -151,6 +151,11 @@ func (p *Process) logs() stdio.Logs {
 	p.container.mu.Lock()
 	defer p.container.mu.Unlock()
 	return p.container.logs.with(p.container.annotations)
+}
+
+// streamLog takes what there is to say of the process's streams.
+func (p *Process) streamLog(format string, args ...any) {
+	p.container.log("%s: "+format, append([]any{p.name()}, args...)...)
 }
 
 func childStreams(s *stdio.Streams) driver.Streams {

@@ -66,13 +66,6 @@ func (c *Container) Hold(ctx context.Context) error {
 	}
 	group, processes := c.cgroup, c.processes()
 	c.mu.Unlock()
-	for _, p := range processes {
-		if p.streams != nil {
-			if err := p.streams.Hold(); err != nil {
-				return fmt.Errorf("%s: %w", p.name(), err)
-			}
-		}
-	}
 
 	still := make(chan struct{})
 	go func() { // ends when all have come to a point, which is bounded by others
@@ -86,6 +79,14 @@ func (c *Container) Hold(ctx context.Context) error {
 	}
 	if group != nil {
 		group.HoldWatch()
+	}
+	for _, p := range processes {
+		if p.streams == nil {
+			continue
+		}
+		if err := p.streams.Hold(ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.name(), err)
+		}
 	}
 	return nil
 }
@@ -101,6 +102,9 @@ func (c *Container) GoOn() {
 		return
 	}
 	for _, p := range c.processes() {
+		if p.streams != nil {
+			p.streams.GoOn()
+		}
 		if p.child == nil || p.told() {
 			continue
 		}
@@ -194,8 +198,11 @@ func (p *Process) restore(r ProcessRecord, files *handover.Inherited) error {
 		}
 		p.child = child.Restore(r.PID, pidfd)
 	}
-	if r.Streams != nil {
-		p.streams = stdio.Restore(p.stdioOptions(p.isExec()), *r.Streams)
+	if r.IO != nil {
+		var err error
+		if p.streams, err = stdio.Restore(p.streamLog, *r.IO, files); err != nil {
+			return fmt.Errorf("%s: %w", p.name(), err)
+		}
 	}
 	if r.Told {
 		p.release()

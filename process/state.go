@@ -60,6 +60,8 @@ type ProcessRecord struct {
 	// for the end have it, or that there will be none.
 	Reaped Exit `json:",omitzero"`
 	Told   bool `json:",omitempty"`
+	// IO are the streams, where they are handed over.
+	IO *stdio.Record `json:",omitempty"`
 }
 
 // ContainerState is all that the shim must know of a container to go on with
@@ -138,6 +140,10 @@ func (p *Process) handover(name string, files *handover.Files) ProcessRecord {
 	if p.streams != nil {
 		streams := p.streams.State()
 		r.Streams = &streams
+		if files != nil {
+			record := p.streams.Handover(name+"/io", files)
+			r.IO = &record
+		}
 	}
 	return r
 }

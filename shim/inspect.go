@@ -12,6 +12,7 @@ import (
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"github.com/cleatrun/cleat/shim/upgrade"
@@ -95,6 +96,9 @@ func (s *shim) state(files *handover.Files) upgrade.State {
 		Containers: s.tasks.containers.state(files),
 		Listener:   files.Add("listener", s.listener),
 		Server:     s.server.State(files),
+	}
+	if files != nil {
+		state.Lingering = stdio.HandoverLingering(files)
 	}
 	state.Events, _ = s.queue.State()
 	return state

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/events"
@@ -34,6 +35,9 @@ func Resume(handed *arrival.Handed) error {
 	child.ReapOrphans()
 	for _, c := range s.tasks.containers.all() {
 		c.GoOn()
+	}
+	for _, lingering := range stdio.Lingering() {
+		lingering.GoOn()
 	}
 	s.queue.GoOn()
 	s.outcome(handed, received)
@@ -101,6 +105,11 @@ func restore(r *upgrade.Received) (*shim, error) {
 		return s.tasks.restore(c, r.Files)
 	}); err != nil {
 		return nil, err
+	}
+	for _, lingering := range state.Lingering {
+		if err := stdio.RestoreLingering(s.log.Warn, lingering, r.Files); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.server.Restore(state.Server, r.Files)
 }

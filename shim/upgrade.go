@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci/handover"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"github.com/cleatrun/cleat/shim/upgrade"
@@ -107,6 +108,12 @@ func (s *shim) upgradeTo(ctx context.Context, request control.Upgrade) (err erro
 	for _, c := range containers {
 		undo = append(undo, c.GoOn)
 		if err := step(ctx, c.Hold); err != nil {
+			return unavailable(err)
+		}
+	}
+	for _, lingering := range stdio.Lingering() {
+		undo = append(undo, lingering.GoOn)
+		if err := step(ctx, lingering.Hold); err != nil {
 			return unavailable(err)
 		}
 	}

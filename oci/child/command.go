@@ -2,6 +2,8 @@ package child
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync"
@@ -21,9 +23,13 @@ type Command struct {
 	cmd   *exec.Cmd
 	pidfd *os.File // nil on a kernel that refuses them
 	done  chan struct{}
+	end   func() // of the launch
+	// restored tells that another program of this process has started it.
+	restored bool
 
 	mu     sync.Mutex
-	ending bool // it has ended; what follows gives its number back
+	ending bool          // it has ended; what follows gives its number back
+	parked chan struct{} // closed when Interrupt has ended reap
 }
 
 // Start starts cmd in a process group of its own and owns its process.
@@ -44,7 +50,8 @@ func Start(cmd *exec.Cmd) (*Command, error) {
 		end()
 		return nil, err
 	}
-	go c.reap(end)
+	c.end = end
+	go c.reap()
 	return c, nil
 }
 
@@ -54,12 +61,64 @@ func Start(cmd *exec.Cmd) (*Command, error) {
 func Spawn(cmd *exec.Cmd) (*Command, error) {
 	end := Launching()
 	defer end()
-	c := &Command{cmd: cmd}
+	c := &Command{cmd: cmd, end: func() {}}
 	if err := c.start(); err != nil {
 		return nil, err
 	}
-	go c.reap(func() {})
+	go c.reap()
 	return c, nil
+}
+
+// RestoreCommand makes the caller the owner of a program that the program before
+// this one has spawned: pid and what Pidfd was there. It is not waited for before
+// Continue.
+func RestoreCommand(pid int, pidfd *os.File) *Command {
+	family.own(pid)
+	c := &Command{cmd: &exec.Cmd{Process: &os.Process{Pid: pid}}, pidfd: pidfd, done: make(chan struct{}), end: func() {}, restored: true}
+	c.parked = make(chan struct{})
+	close(c.parked)
+	return c
+}
+
+// Pidfd for a list of files to be handed over; it stays the Command's.
+func (c *Command) Pidfd() *os.File { return c.pidfd }
+
+// Interrupt keeps the command from being reaped before Continue, unless it has
+// been. It tells which.
+func (c *Command) Interrupt() (ended bool) {
+	if c.pidfd == nil {
+		<-c.done // a thread waits for it, and cannot be stopped
+		return true
+	}
+	c.mu.Lock()
+	if c.parked == nil {
+		c.parked = make(chan struct{})
+	}
+	parked := c.parked
+	c.mu.Unlock()
+	c.pidfd.SetReadDeadline(time.Unix(1, 0))
+	select {
+	case <-parked:
+		return false
+	case <-c.done:
+		return true
+	}
+}
+
+// Continue undoes Interrupt.
+func (c *Command) Continue() {
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	c.pidfd.SetReadDeadline(time.Time{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked != nil {
+		c.parked = nil
+		go c.reap()
+	}
 }
 
 func (c *Command) start() error {
@@ -86,16 +145,27 @@ func (c *Command) start() error {
 // reap waits on the netpoller until the process has ended, and then for its
 // output, which is bounded by WaitDelay. It ends with the process. On a kernel
 // without pidfds it blocks a thread instead.
-func (c *Command) reap(end func()) {
+func (c *Command) reap() {
 	if c.pidfd != nil {
-		awaitEnd(c.pidfd, func(uintptr) bool { return true })
+		err := awaitEnd(c.pidfd, func(uintptr) bool { return true })
 		c.mu.Lock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			close(c.parked)
+			c.mu.Unlock()
+			return
+		}
 		c.ending = true
 		c.mu.Unlock()
 	}
-	c.cmd.Wait() // the state tells what its error would
+	if c.restored {
+		if p, err := os.FindProcess(c.cmd.Process.Pid); err == nil {
+			c.cmd.ProcessState, _ = p.Wait()
+		}
+	} else {
+		c.cmd.Wait() // the state tells what its error would
+	}
 	family.disown(c.cmd.Process.Pid)
-	end()
+	c.end()
 	close(c.done)
 	if c.pidfd != nil {
 		c.pidfd.Close()
@@ -107,15 +177,22 @@ func (c *Command) reap(end func()) {
 func (c *Command) Wait(ctx context.Context) (*os.ProcessState, error) {
 	select {
 	case <-c.done:
-		return c.cmd.ProcessState, nil
+		return c.state()
 	default:
 	}
 	select {
 	case <-c.done:
-		return c.cmd.ProcessState, nil
+		return c.state()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (c *Command) state() (*os.ProcessState, error) {
+	if c.cmd.ProcessState == nil {
+		return nil, fmt.Errorf("how process %d has ended is not known", c.PID())
+	}
+	return c.cmd.ProcessState, nil
 }
 
 // PID of the program's process.

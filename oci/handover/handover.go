@@ -50,6 +50,25 @@ func (f *Files) Add(name string, file syscall.Conn) string {
 	return name
 }
 
+// AddNumber is Add for a descriptor that is no *os.File. It must not be closed
+// meanwhile.
+func (f *Files) AddNumber(name string, fd int) string {
+	if f == nil {
+		return name
+	}
+	if f.Copy {
+		var err error
+		if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return ""
+		}
+	}
+	if f.Numbers == nil {
+		f.Numbers = map[string]int{}
+	}
+	f.Numbers[name] = fd
+	return name
+}
+
 // Close closes the duplicates.
 func (f *Files) Close() {
 	if f.Copy {
@@ -70,6 +89,7 @@ type Inherited struct {
 	held []*os.File
 	// spent are those that were duplicated, so the original is not needed.
 	spent []*os.File
+	plain []int // taken as numbers
 }
 
 // Inherit makes them of what Files had. No process may be started before Own: it
@@ -90,6 +110,17 @@ func (i *Inherited) Take(name string) (*os.File, error) {
 	}
 	i.held = append(i.held, file)
 	return file, nil
+}
+
+// TakeNumber is Take for who wants the descriptor itself.
+func (i *Inherited) TakeNumber(name string) (int, error) {
+	fd, ok := i.numbers[name]
+	if !ok {
+		return -1, fmt.Errorf("no file %q was handed over", name)
+	}
+	delete(i.numbers, name)
+	i.plain = append(i.plain, fd)
+	return fd, nil
 }
 
 // TakeCopied is Take for who makes a duplicate and leaves the file alone. Own
@@ -113,8 +144,11 @@ func (i *Inherited) Own() {
 			conn.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
 		}
 	}
+	for _, fd := range i.plain {
+		unix.CloseOnExec(fd)
+	}
 	for _, fd := range i.numbers {
 		unix.Close(fd)
 	}
-	i.held, i.spent, i.numbers = nil, nil, nil
+	i.held, i.spent, i.plain, i.numbers = nil, nil, nil, nil
 }

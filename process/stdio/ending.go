@@ -102,18 +102,36 @@ func (s *Streams) Close() error {
 		l.endOfOutput()
 	}
 	lingering.add(s)
-	go s.finish()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beginFinish()
 	return nil
 }
 
+// beginFinish starts finish; the caller holds s.mu.
+func (s *Streams) beginFinish() {
+	s.ends.Add(1)
+	go func(held <-chan struct{}) {
+		defer s.ends.Done()
+		s.finish(held)
+	}(s.held)
+}
+
 // finish waits for what Close has left to the background. It is bounded by
-// those who read, and by Options.Grace.
-func (s *Streams) finish() {
+// those who read, and by Options.Grace. When held is closed it returns, and can be
+// called again.
+func (s *Streams) finish(held <-chan struct{}) {
 	for _, p := range s.outputs {
-		<-p.done
+		select {
+		case <-p.done:
+		case <-held:
+			return
+		}
 	}
 	for _, l := range s.loggers {
-		l.finish()
+		if !l.finish(held) {
+			return
+		}
 	}
 	lingering.remove(s)
 }

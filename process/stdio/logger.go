@@ -36,13 +36,19 @@ type logger struct {
 	options Options
 	ended   chan struct{} // closed when it will not be started again
 	wake    chan struct{} // ends the wait for the next start
-	// starting is taken by who starts it, and by Freeze to keep others from it.
-	starting chan struct{}
 
 	// pipes are the read ends of stdout and stderr, nil for a stream that is not
 	// its. The shim holds them, too: a logger that crashes is not the
 	// container's SIGPIPE, and what it has not read is there for the next run.
 	pipes [2]*os.File
+
+	// Of the goroutine that keeps it: the run, if there is one, since when, how
+	// long to wait before the next one, and whether that, or this, was begun at
+	// the end of the output, and is the last.
+	program *program
+	began   time.Time
+	pause   time.Duration
+	last    bool
 
 	mu       sync.Mutex     // guards what follows
 	command  *child.Command // of the last run
@@ -51,10 +57,12 @@ type logger struct {
 	ending   bool // it was told to end: no start
 	restarts int
 	dropped  int64 // bytes that came while it did not run
+	held     chan struct{} // closed while the logger is held up
+	kept     chan struct{} // closed when no goroutine keeps it
 }
 
 func newLogger(t target, o Options) *logger {
-	return &logger{target: t, options: o, ended: make(chan struct{}), wake: make(chan struct{}, 1), starting: make(chan struct{}, 1)}
+	return &logger{target: t, options: o, ended: make(chan struct{}), wake: make(chan struct{}, 1), held: make(chan struct{}), pause: firstRestart}
 }
 
 // start runs the program and waits until it is ready. When that fails the logger
@@ -65,43 +73,58 @@ func (l *logger) start(ctx context.Context) error {
 		l.closePipes()
 		return err
 	}
-	go l.keep(p)
+	l.program, l.began = p, time.Now()
+	l.begin()
 	return nil
 }
 
+// begin has a goroutine keep the logger.
+func (l *logger) begin() {
+	kept := make(chan struct{})
+	l.mu.Lock()
+	l.kept = kept
+	held := l.held
+	l.mu.Unlock()
+	go func() {
+		defer close(kept)
+		l.keep(held)
+	}()
+}
+
 // keep has the logger run until the end of the output; that, or finish, ends it.
-func (l *logger) keep(p *program) {
-	defer close(l.ended)
-	defer l.closePipes()
-	last := false // it was started at the end of the output, once
-	for pause := firstRestart; ; {
-		began := time.Now()
-		l.await(p)
-		if time.Since(began) >= lastRestart {
-			pause = firstRestart
-		}
-		for {
-			if last || !l.goesOn() {
-				if n := l.unread(); n > 0 {
-					l.options.Log("logger %s: %d bytes of output are lost: it has not read them", l.target.path, n)
-				}
+// It returns before when held is closed, and can be called again then.
+func (l *logger) keep(held <-chan struct{}) {
+	for {
+		if l.program != nil {
+			if !l.await(held) {
 				return
 			}
-			l.sleep(pause)
-			pause = min(2*pause, lastRestart)
-			last = l.isOver()
-			l.starting <- struct{}{}
-			next, err := l.run(context.Background()) // bounded by Options.Ready
-			l.mu.Lock()
-			l.restarts++
-			l.mu.Unlock()
-			<-l.starting
-			if err == nil {
-				p = next
-				break
+			if time.Since(l.began) >= lastRestart {
+				l.pause = firstRestart
 			}
-			l.options.Log("%v", err)
 		}
+		if l.last || !l.goesOn() {
+			if n := l.unread(); n > 0 {
+				l.options.Log("logger %s: %d bytes of output are lost: it has not read them", l.target.path, n)
+			}
+			l.closePipes()
+			close(l.ended)
+			return
+		}
+		if !l.sleep(held) {
+			return
+		}
+		l.pause = min(2*l.pause, lastRestart)
+		l.last = l.isOver()
+		p, err := l.run(context.Background()) // bounded by Options.Ready
+		l.mu.Lock()
+		l.restarts++
+		l.mu.Unlock()
+		if err != nil {
+			l.options.Log("%v", err)
+			continue
+		}
+		l.program, l.began = p, time.Now()
 	}
 }
 
@@ -121,15 +144,22 @@ func (l *logger) run(ctx context.Context) (*program, error) {
 	return p, nil
 }
 
-// await waits for the end of a run, and tells of a bad one.
-func (l *logger) await(p *program) {
-	state, err := p.command.Wait(context.Background())
+// await waits for the end of the run, and tells of a bad one; false when held is
+// closed before.
+func (l *logger) await(held <-chan struct{}) bool {
+	p := l.program
+	state, ended := p.ended(held)
+	if !ended {
+		return false
+	}
+	l.program = nil
 	l.mu.Lock()
 	l.running = false
 	l.mu.Unlock()
-	if err == nil && !state.Success() {
+	if state != nil && !state.Success() {
 		l.options.Log("logger %s: %s %s", l.target.path, state, p.words.String())
 	}
+	return true
 }
 
 // goesOn tells whether there is more to log, for a logger that has ended.
@@ -169,20 +199,24 @@ func (l *logger) unread() (n int) {
 
 // sleep waits until it is time for the next start: at once, at the end of the
 // output. A logger that ends again and again is none: where the process would
-// wait for it, what comes meanwhile is dropped.
-func (l *logger) sleep(pause time.Duration) {
+// wait for it, what comes meanwhile is dropped. It returns
+// false when held is closed before.
+func (l *logger) sleep(held <-chan struct{}) bool {
 	if l.isOver() {
-		return
+		return true
 	}
-	if pause >= outage && l.options.Logs.blocks() {
+	if l.pause >= outage && l.options.Logs.blocks() {
 		defer l.discard()()
 	}
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(l.pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-l.wake:
+	case <-held:
+		return false
 	}
+	return true
 }
 
 // discard empties the pipes until the function that it returns is called.
@@ -250,8 +284,8 @@ func (l *logger) wakeUp() {
 }
 
 // finish waits for the logger's end and, when it does not come, brings it
-// about. It is bounded.
-func (l *logger) finish() {
+// about. It is bounded. It returns false when held is closed before.
+func (l *logger) finish(held <-chan struct{}) bool {
 	for _, signal := range []unix.Signal{0, unix.SIGTERM, unix.SIGKILL} {
 		if signal != 0 {
 			l.end(signal)
@@ -260,11 +294,15 @@ func (l *logger) finish() {
 		select {
 		case <-l.ended:
 			timer.Stop()
-			return
+			return true
+		case <-held:
+			timer.Stop()
+			return false
 		case <-timer.C:
 		}
 	}
 	l.options.Log("logger %s (process %d) does not end", l.target.path, l.state().PID)
+	return true
 }
 
 // end sends the logger a signal after which it is not started again.

@@ -30,7 +30,10 @@ type program struct {
 	target  target
 	limit   time.Duration // to get ready
 	command *child.Command
-	words   words
+	// said is its stderr, heard closed when nothing reads that.
+	said  *os.File
+	heard chan struct{}
+	words words
 }
 
 // startProgram runs a logger that reads these pipes, and waits until it is ready.
@@ -50,7 +53,12 @@ func startProgram(ctx context.Context, t target, o Options, pipes [2]*os.File) (
 	p := &program{target: t, limit: o.Ready}
 	cmd := exec.Command(t.path, t.args...)
 	cmd.Env = []string{"CONTAINER_ID=" + o.ContainerID, "CONTAINER_NAMESPACE=" + o.Namespace}
-	cmd.Stderr = &p.words
+	said, stderr, err := os.Pipe()
+	if err != nil {
+		theirs.Close()
+		return nil, fmt.Errorf("start logger %s: %w", t.path, err)
+	}
+	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{pipes[0], pipes[1], theirs}
 	for i, pipe := range pipes {
 		if pipe == nil {
@@ -59,13 +67,59 @@ func startProgram(ctx context.Context, t target, o Options, pipes [2]*os.File) (
 	}
 	p.command, err = child.Spawn(cmd)
 	theirs.Close()
+	stderr.Close()
+	p.said = said
 	if err != nil {
+		said.Close()
 		return nil, fmt.Errorf("start logger %s: %w: %w", t.path, err, class(err))
 	}
+	p.listen()
 	if err := p.awaitReady(ctx, ready); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// listen begins to hear what the program says. It ends with the program, or by a
+// deadline on said.
+func (p *program) listen() {
+	heard := make(chan struct{})
+	p.heard = heard
+	go func() {
+		defer close(heard)
+		io.Copy(&p.words, p.said)
+	}()
+}
+
+// outputGrace is how long the last words of a program may take that has ended: a
+// descendant may hold its stderr open.
+const outputGrace = 2 * time.Second
+
+// ended waits for the end of the program and for its last words, or until held is
+// closed, when it returns false. state is nil if it cannot be known.
+func (p *program) ended(held <-chan struct{}) (state *os.ProcessState, ended bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := make(chan struct{})
+	go func() {
+		select {
+		case <-held:
+		case <-stop:
+		}
+		cancel()
+	}()
+	defer close(stop)
+	state, err := p.command.Wait(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, false
+	}
+	p.said.SetReadDeadline(time.Now().Add(outputGrace))
+	select {
+	case <-p.heard:
+	case <-held:
+		return nil, false
+	}
+	p.said.Close()
+	return state, true
 }
 
 func (p *program) awaitReady(ctx context.Context, ready *os.File) error {
@@ -123,7 +177,7 @@ func ending(pid int) bool {
 
 func (p *program) failure(what string, class error) error {
 	p.command.Signal(unix.SIGKILL)
-	p.command.Wait(context.Background()) // until all that it had to say has come
+	p.ended(nil) // until all that it had to say has come
 	if words := p.words.String(); words != "" {
 		return fmt.Errorf("logger %s %s: %s: %w", p.target.path, what, words, class)
 	}

@@ -57,6 +57,10 @@ type Streams struct {
 
 	state                  State
 	attached, gone, closed bool
+	// held is closed while the streams are held up; see Hold. ends are the
+	// goroutines that finish closed ones.
+	held chan struct{}
+	ends sync.WaitGroup
 }
 
 // Open opens what spec names and makes what stands between. It never waits for
@@ -69,7 +73,7 @@ func Open(ctx context.Context, spec Spec, options Options) (*Streams, error) {
 	if options.Grace == 0 {
 		options.Grace = defaultGrace
 	}
-	s := &Streams{options: options}
+	s := &Streams{options: options, held: make(chan struct{})}
 	if err := s.open(ctx, spec); err != nil {
 		s.Close()
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/process"
+	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/events"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
@@ -35,6 +36,9 @@ type State struct {
 	Daemon     Daemon
 	Containers Containers
 	Events     events.State
+	// Lingering is output of deleted containers and execs that is not passed on
+	// yet.
+	Lingering []stdio.Record `json:",omitempty"`
 	// Listener is the name of the listening socket.
 	Listener string
 	Server   ttrpcserver.State
