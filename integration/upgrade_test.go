@@ -50,6 +50,10 @@ func onlyOurs(t *testing.T) {
 	}
 }
 
+// inMachine tells that the tests run in a virtual machine without a compiler, where
+// everything takes ten times as long.
+func inMachine() bool { return os.Getenv(tools.EnvBuilt) != "" }
+
 // upgradeTo replaces the program of a shim.
 func upgradeTo(t *testing.T, shim *daemon.Shim, program string) daemon.Upgraded {
 	t.Helper()
@@ -172,7 +176,7 @@ func TestUpgradesAtRest(t *testing.T) {
 func TestUpgradesOfALargeGroup(t *testing.T) {
 	onlyOurs(t)
 	members := 100
-	if os.Getenv(tools.EnvBuilt) != "" || testing.Short() {
+	if inMachine() || testing.Short() {
 		members = 10
 	}
 	l := newLone(t)
@@ -237,7 +241,7 @@ func variant(t *testing.T, name string, set map[string]string) string {
 // ours, or that ours cannot be handed to.
 func TestUpgradeAndDowngradeBetweenVersionsOfTheState(t *testing.T) {
 	onlyOurs(t)
-	if os.Getenv(tools.EnvBuilt) != "" {
+	if inMachine() {
 		t.Skip("there is no Go here to build other versions with")
 	}
 	next := variant(t, "next", map[string]string{"stateVersion": "2"})
@@ -347,6 +351,10 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	work.add("execs", func(round int) error {
 		id, code := fmt.Sprintf("exec-%d", round), round%200
 		return m.execOnce(long, id, code)
+	})
+	work.add("execs with input", func(round int) error {
+		text := strings.Repeat(fmt.Sprintln("line of round", round), 1+round*37%3000)
+		return m.execEcho(long, fmt.Sprintf("echo-%d", round), text, round%200)
 	})
 	work.add("containers", func(round int) error {
 		id, code := fmt.Sprintf("short-%d", round), round%200

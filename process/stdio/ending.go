@@ -89,6 +89,7 @@ func (s *Streams) Close() error {
 	}
 	for _, p := range s.outputs {
 		switch {
+		case p.ended():
 		case !attached:
 			p.close() // it was never started
 			close(p.done)

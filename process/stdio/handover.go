@@ -65,9 +65,7 @@ func (s *Streams) Hold(ctx context.Context) error {
 	s.mu.Unlock()
 	if attached {
 		for _, p := range pumps {
-			select {
-			case <-p.done:
-			default:
+			if !p.ended() {
 				p.freeze()
 			}
 		}
@@ -110,9 +108,7 @@ func (s *Streams) GoOn() {
 	s.held = make(chan struct{})
 	if s.attached {
 		for _, p := range s.pumps() {
-			select {
-			case <-p.done:
-			default:
+			if !p.ended() {
 				p.start()
 			}
 		}

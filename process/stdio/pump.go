@@ -117,6 +117,16 @@ func (p *pump) run(left chan struct{}) {
 	close(p.done)
 }
 
+// ended tells that the ends are closed.
+func (p *pump) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (p *pump) at() stage { return stage(p.stage.Load()) }
 
 // interrupted tells the goroutine that it was woken since its step began.
@@ -124,6 +134,9 @@ func (p *pump) interrupted() bool { return p.wakes.Load() != p.seen }
 
 // advance moves the stage on and wakes the goroutine.
 func (p *pump) advance(to stage) {
+	if p.ended() {
+		return
+	}
 	for {
 		now := p.stage.Load()
 		if now >= int32(to) {

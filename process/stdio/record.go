@@ -79,12 +79,7 @@ type RingRecord struct {
 // record of a pump that is frozen. Of one that runs, for a trial, what its
 // goroutine owns is not looked at.
 func (p *pump) record(name string, files *handover.Files) PumpRecord {
-	r := PumpRecord{Name: p.name, Stage: int(p.stage.Load())}
-	select {
-	case <-p.done:
-		r.Done = true
-	default:
-	}
+	r := PumpRecord{Name: p.name, Stage: int(p.stage.Load()), Done: p.ended()}
 	frozen := p.frozen.Load()
 	switch passer := p.passer.(type) {
 	case *splicer:
