@@ -56,7 +56,7 @@ type logger struct {
 	over     bool // it is the end of the output: no start more than one
 	ending   bool // it was told to end: no start
 	restarts int
-	dropped  int64 // bytes that came while it did not run
+	dropped  int64         // bytes that came while it did not run
 	held     chan struct{} // closed while the logger is held up
 	kept     chan struct{} // closed when no goroutine keeps it
 }
@@ -199,8 +199,8 @@ func (l *logger) unread() (n int) {
 
 // sleep waits until it is time for the next start: at once, at the end of the
 // output. A logger that ends again and again is none: where the process would
-// wait for it, what comes meanwhile is dropped. It returns
-// false when held is closed before.
+// wait for it, what comes meanwhile is dropped. It returns false when held is
+// closed before.
 func (l *logger) sleep(held <-chan struct{}) bool {
 	if l.isOver() {
 		return true

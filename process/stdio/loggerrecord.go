@@ -28,6 +28,8 @@ type LoggerRecord struct {
 	Ending   bool `json:",omitempty"`
 	Ended    bool `json:",omitempty"`
 	Restarts int  `json:",omitempty"`
+	// Dropped bytes came while it did not run.
+	Dropped int64 `json:",omitempty"`
 }
 
 // ProgramRecord is a run of a logger.
@@ -101,7 +103,7 @@ func (l *logger) resume() {
 func (l *logger) record(name string, files *handover.Files) LoggerRecord {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := LoggerRecord{Kind: int(l.target.kind), Path: l.target.path, Args: l.target.args, Pause: firstRestart, Over: l.over, Ending: l.ending, Restarts: l.restarts}
+	r := LoggerRecord{Kind: int(l.target.kind), Path: l.target.path, Args: l.target.args, Pause: firstRestart, Over: l.over, Ending: l.ending, Restarts: l.restarts, Dropped: l.dropped}
 	select {
 	case <-l.ended:
 		r.Ended = true
@@ -137,7 +139,7 @@ func (t *taker) logger(s *Streams, r LoggerRecord) *logger {
 	close(l.held)
 	l.kept = make(chan struct{})
 	close(l.kept)
-	l.over, l.ending, l.restarts = r.Over, r.Ending, r.Restarts
+	l.over, l.ending, l.restarts, l.dropped = r.Over, r.Ending, r.Restarts, r.Dropped
 	l.pause, l.last = r.Pause, r.Last
 	if r.Ended {
 		close(l.ended)
