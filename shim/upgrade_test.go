@@ -153,7 +153,7 @@ func befall(tried bool) {
 	case "hangs later":
 		if !tried {
 			arrival.Get()
-			for { // not even the scheduler is asked
+			for n := 0; ; n++ { // not even the scheduler is asked
 			}
 		}
 	case "fails later":
