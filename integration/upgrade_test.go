@@ -118,7 +118,6 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 type footprint struct {
 	descriptors, threads int
 	memory               int // KiB, private
-	children             int
 }
 
 func (m *member) footprint(pid int) footprint {

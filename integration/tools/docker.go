@@ -30,7 +30,7 @@ func EnsureDocker(ctx context.Context, progress io.Writer, release string) (tree
 		return "", fmt.Errorf("no packages of Docker are known for Debian %s", release)
 	}
 	if runtime.GOARCH != "amd64" {
-		return "", fmt.Errorf("Debian's packages are fetched for x86-64; this machine is %s", runtime.GOARCH)
+		return "", fmt.Errorf("packages of Debian are fetched for x86-64; this machine is %s", runtime.GOARCH)
 	}
 	root, err := repository()
 	if err != nil {
