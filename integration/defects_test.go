@@ -24,12 +24,12 @@ func TestCreateTakesOptionsOfOtherTypes(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
 	file := filepath.Join(t.TempDir(), "config.toml")
-	if err := os.WriteFile(file, []byte("[runtime]\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("stdio = 'copy'\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, options := range map[string]*anypb.Any{
 		"none":           {},
-		"body":           packed(t, &runtimeoptions.Options{TypeUrl: "io.containerd.cleat.v1.options", ConfigBody: []byte("[runtime]\n")}),
+		"body":           packed(t, &runtimeoptions.Options{TypeUrl: "io.containerd.cleat.v1.options", ConfigBody: []byte("stdio = 'copy'\n")}),
 		"path":           packed(t, &runtimeoptions.Options{ConfigPath: file}),
 		"old-name":       {TypeUrl: "containerd.runtimeoptions.v1.Options"},
 		"somebody-elses": packed(t, durationpb.New(1)),
