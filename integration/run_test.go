@@ -143,15 +143,7 @@ func TestRunOnTerminal(t *testing.T) {
 
 	tty.Resize(40, 120)
 	tty.Write(untilSize(40, 120) + "echo is 40 by $((60*2))\n")
-	// ctr sets the first size before it listens for the next: it may have been
-	// deaf when the window changed.
-	eventually(t, func() error {
-		tty.Signal(unix.SIGWINCH)
-		if !strings.Contains(tty.Shown(), "is 40 by 120") {
-			return fmt.Errorf("the terminal does not show its new size but:\n%q", tty.Shown())
-		}
-		return nil
-	})
+	tty.ExpectResized("is 40 by 120")
 
 	// Ctrl-C is for what runs in the container, not for ctr.
 	tty.Write("sleep 1000\n")

@@ -184,7 +184,7 @@ func TestTerminal(t *testing.T) {
 		tty.Expect("size 2 known")
 		tty.Resize(31, 90)
 		tty.Write("until [ \"`stty size`\" = '31 90' ]; do sleep 0.02; done; echo size $((1+2)) known\n")
-		tty.Expect("size 3 known")
+		tty.ExpectResized("size 3 known")
 		tty.Write("\x10\x11") // ctrl-p ctrl-q
 		tty.End()
 

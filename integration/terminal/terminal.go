@@ -105,6 +105,22 @@ func (tty *Terminal) Shown() string {
 // Expect waits until the terminal has shown text.
 func (tty *Terminal) Expect(text string) {
 	tty.t.Helper()
+	tty.expect(text, nil)
+}
+
+// ExpectResized waits until the terminal has shown text, which tells that its
+// new size was seen. The program is told of the size until then: ctr and docker
+// set the first size before they listen for the next, and may have been deaf
+// when the window changed.
+func (tty *Terminal) ExpectResized(text string) {
+	tty.t.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	tty.expect(text, again.C)
+}
+
+func (tty *Terminal) expect(text string, resized <-chan time.Time) {
+	tty.t.Helper()
 	ctx, cancel := context.WithTimeout(tty.t.Context(), patience)
 	defer cancel()
 	for {
@@ -116,6 +132,8 @@ func (tty *Terminal) Expect(text string) {
 		}
 		select {
 		case <-grown:
+		case <-resized:
+			tty.Signal(unix.SIGWINCH)
 		case <-tty.read:
 			if !strings.Contains(tty.Shown(), text) {
 				tty.t.Fatalf("the terminal is closed and did not show %q but:\n%s", text, tty.Shown())
