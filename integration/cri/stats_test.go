@@ -87,7 +87,7 @@ func (p *pod) sums(part *cri.ContainerStats, containers int) {
 	if set := sum.GetMemory().GetWorkingSetBytes().GetValue(); set < part.Memory.WorkingSetBytes.Value/2 {
 		p.t.Errorf("the pod has %d bytes, one of its containers %d", set, part.Memory.WorkingSetBytes.Value)
 	}
-	if n := sum.GetProcess().GetProcessCount().GetValue(); n < uint64(containers)+1 {
+	if n := sum.GetProcess().GetProcessCount().GetValue(); n < uint64(containers) {
 		p.t.Errorf("the pod has %d processes", n)
 	}
 	if got := len(sum.GetContainers()); got != containers {
