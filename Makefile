@@ -4,6 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 SHIM     := build/containerd-shim-cleat-v2
+TOOL     := build/cleat
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
@@ -25,16 +26,23 @@ help:
 	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root), then test-v2'
 	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
 	@echo 'make conformance  containerd'"'"'s own client tests on stock and on cleat, side by side (root; ROUNDS=3: each three times)'
-	@echo 'make build    the shim, in $(SHIM)'
-	@echo 'make install  the shim to $(DESTDIR)$(PREFIX)/bin (PREFIX and DESTDIR can be set)'
+	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
+	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
 	@echo 'make clean    remove build/'
 
 build:
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(SHIM) ./cmd/containerd-shim-cleat-v2
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(TOOL) ./cmd/cleat
 
 install: build
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cleat-v2
+	install -D -m 0755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/cleat
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(TOOL) man $(DESTDIR)$(PREFIX)/share/man/man8
+	$(TOOL) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cleat
+	$(TOOL) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cleat
+	$(TOOL) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
 
 demo:
 	@cd integration && go run ./demo

@@ -121,7 +121,7 @@ func (s *shim) serve() error {
 		case err := <-failed:
 			return fmt.Errorf("serve: %w", err)
 		case signal := <-s.signals:
-			s.tasks.signalled(signal)
+			s.signalled(signal)
 			continue
 		case <-s.tasks.containers.ending:
 		}
@@ -157,15 +157,16 @@ func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l 
 // signalled deals with a signal to the shim itself. A service manager that
 // ends everything must not take the containers' exit codes with it, so a shim
 // that serves any stays.
-func (t *taskService) signalled(s os.Signal) {
-	switch s {
-	case unix.SIGUSR1:
-		t.log.Info("stacks of all goroutines:\n%s", stacks(48<<10)) // what fits in a pipe
+func (s *shim) signalled(signal os.Signal) {
+	switch signal {
+	case unix.SIGUSR1, unix.SIGQUIT: // no lock is taken that anything slow is done under
+		s.log.Info("stacks of all goroutines:\n%s", stacks(48<<10)) // what fits in a pipe
+		s.leaveDump()
 	default:
-		if n := len(t.containers.all()); n > 0 {
-			t.log.Warn("%s is ignored: %d containers are served", s, n)
+		if n := len(s.tasks.containers.all()); n > 0 {
+			s.log.Warn("%s is ignored: %d containers are served", signal, n)
 			return
 		}
-		t.containers.shutdown("")
+		s.tasks.containers.shutdown("")
 	}
 }

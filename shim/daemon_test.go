@@ -6,6 +6,7 @@ package shim
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/ocitest"
 	"github.com/cleatrun/cleat/shim/bootstrap"
+	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -259,8 +261,19 @@ func TestDaemonWithContainersStaysWhenItIsSignalled(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
 		must(t, "signal", d.cmd.Process.Signal(s))
 	}
-	must(t, "signal", d.cmd.Process.Signal(syscall.SIGUSR1))
-	d.says("stacks of all goroutines")
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGQUIT} {
+		must(t, "signal", d.cmd.Process.Signal(s))
+		d.says("stacks of all goroutines")
+		var dump control.Dump
+		eventually(t, "there is a dump", func() bool {
+			text, err := d.bundle.Read(control.DumpFile)
+			return err == nil && json.Unmarshal(text, &dump) == nil
+		})
+		if !strings.Contains(dump.Stacks, "goroutine ") || len(dump.Operations) == 0 {
+			t.Errorf("after %s the dump is %+v", s, dump)
+		}
+		must(t, "remove the dump", d.bundle.Remove(control.DumpFile))
+	}
 	d.start()
 	d.remove()
 	d.ends()

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"runtime"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
@@ -27,6 +29,7 @@ func (s *shim) controls() map[string]ttrpcserver.Handler {
 		control.MethodInspect: answer(func() any { return s.inspect() }),
 		control.MethodDump:    answer(func() any { return s.dump() }),
 		control.MethodUpgrade: s.upgradeCall,
+		control.MethodTry:     s.tryCall,
 	}
 }
 
@@ -106,6 +109,18 @@ func (s *shim) state(files *handover.Files) upgrade.State {
 
 func (s *shim) dump() control.Dump {
 	return control.Dump{Stacks: string(stacks(1 << 20)), Operations: s.tasks.history.list()}
+}
+
+// leaveDump writes it into the bundle for which the shim was started, for who
+// gets no answer. The bundle may be gone.
+func (s *shim) leaveDump() {
+	text, err := json.Marshal(s.dump())
+	if err == nil {
+		err = oci.Bundle(s.daemon.Bundle).Replace(control.DumpFile, text)
+	}
+	if err != nil {
+		s.log.Warn("write a dump: %v", err)
+	}
 }
 
 // stacks of all goroutines, as far as they fit.

@@ -67,7 +67,7 @@ func pace(_, method string) ttrpcserver.Pace {
 	switch method {
 	case "Create", "Start", "Delete", "Pause", "Resume", "Update", "Checkpoint":
 		return ttrpcserver.Slow // they call the OCI runtime
-	case "Wait", control.MethodUpgrade:
+	case "Wait", control.MethodUpgrade, control.MethodTry:
 		return ttrpcserver.Waiting
 	}
 	return ttrpcserver.Fast

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
+	"github.com/cleatrun/cleat/shim/version"
 	"github.com/containerd/errdefs"
 )
 
@@ -69,7 +70,7 @@ func (s *shim) upgradeTo(ctx context.Context, request control.Upgrade) (err erro
 		return err
 	}
 	defer program.Close()
-	if err := s.try(ctx, program); err != nil {
+	if _, err := s.try(ctx, program); err != nil {
 		return err
 	}
 	times.Tried = time.Now()
@@ -129,17 +130,40 @@ func (s *shim) upgradeTo(ctx context.Context, request control.Upgrade) (err erro
 
 // try has the program restore a copy of everything, as a child. What happens
 // meanwhile can make a copy that is not right, so it gets a second chance.
-func (s *shim) try(ctx context.Context, program *upgrade.Program) (err error) {
+func (s *shim) try(ctx context.Context, program *upgrade.Program) (trial upgrade.Trial, err error) {
 	for range 2 {
 		files := handover.Files{Copy: true}
 		state := s.state(&files)
-		var trial upgrade.Trial
 		trial, err = program.Try(ctx, state, &files)
 		if trial.Refused == "" {
 			break
 		}
 	}
-	return err
+	return trial, err
+}
+
+// tryCall answers control.MethodTry.
+func (s *shim) tryCall(ctx context.Context, payload []byte) ([]byte, error) {
+	var request control.Upgrade
+	if err := control.Decode(payload, &request); err != nil {
+		return nil, err
+	}
+	if !s.upgrade.underWay.TryLock() {
+		return nil, fmt.Errorf("an upgrade is under way: %w", errdefs.ErrUnavailable)
+	}
+	defer s.upgrade.underWay.Unlock()
+	began := time.Now()
+	program, err := upgrade.Open(request.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close()
+	trial, err := s.try(ctx, program)
+	if err != nil {
+		return nil, err
+	}
+	release, _ := version.Get()
+	return control.Encode(control.Tried{From: release, To: trial.Release, Took: time.Since(began)})
 }
 
 func step(ctx context.Context, f func(context.Context) error) error {

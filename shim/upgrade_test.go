@@ -118,11 +118,16 @@ func TestBadProgramIsRefused(t *testing.T) {
 		"/bin/true":  {errdefs.IsFailedPrecondition, "is no cleat"},
 		"/bin/false": {errdefs.IsFailedPrecondition, "is no cleat"},
 	} {
-		_, err := c.Upgrade(bounded(t), control.Upgrade{Path: path})
-		err = errgrpc.ToNative(err)
-		if err == nil || !want.class(err) || !strings.Contains(err.Error(), want.words) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: %v", path, err)
+		_, upgraded := c.Upgrade(bounded(t), control.Upgrade{Path: path})
+		_, tried := c.Try(bounded(t), control.Upgrade{Path: path})
+		for _, err := range []error{errgrpc.ToNative(upgraded), errgrpc.ToNative(tried)} {
+			if err == nil || !want.class(err) || !strings.Contains(err.Error(), want.words) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v", path, err)
+			}
 		}
+	}
+	if tried, err := c.Try(bounded(t), control.Upgrade{Path: ownProgram(t)}); err != nil || tried.Took <= 0 {
+		t.Errorf("the trial of a good program: %+v, %v", tried, err)
 	}
 	info, err := c.Info(bounded(t))
 	must(t, "info", err)

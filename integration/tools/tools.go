@@ -36,6 +36,7 @@ type Tools struct {
 	Containerd string
 	Ctr        string
 	Shim       string // the shim under test
+	Cleat      string // the operator's tool; not in a folder that EnvBuilt names
 	StockShim  string
 	Stress     string // containerd-stress
 	Runc       string
@@ -50,6 +51,7 @@ func at(dir string) Tools {
 		Containerd: filepath.Join(dir, "containerd"),
 		Ctr:        filepath.Join(dir, "ctr"),
 		Shim:       filepath.Join(dir, ShimName),
+		Cleat:      filepath.Join(dir, "cleat"),
 		StockShim:  filepath.Join(dir, "containerd-shim-runc-v2"),
 		Stress:     filepath.Join(dir, "containerd-stress"),
 		Runc:       filepath.Join(dir, "runc"),

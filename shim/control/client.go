@@ -51,6 +51,12 @@ func (c *Client) Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) {
 	return upgraded, c.call(ctx, MethodUpgrade, u, &upgraded)
 }
 
+// Try has the shim find out whether its program could be replaced.
+func (c *Client) Try(ctx context.Context, u Upgrade) (Tried, error) {
+	var tried Tried
+	return tried, c.call(ctx, MethodTry, u, &tried)
+}
+
 // call asks a method. Errors are ttrpc's, with gRPC status codes; a shim of
 // another make answers Unimplemented.
 func (c *Client) call(ctx context.Context, method string, request, response any) error {

@@ -25,8 +25,8 @@ import (
 // Service is the ttrpc service's full name.
 const Service = "cleat.control.v1.Control"
 
-// The methods. All but Upgrade answer at once, whatever the OCI runtime is
-// doing.
+// The methods. All but Upgrade and Try answer at once, whatever the OCI runtime
+// is doing.
 const (
 	// MethodInfo takes nothing and answers Info.
 	MethodInfo = "Info"
@@ -37,7 +37,16 @@ const (
 	// MethodUpgrade takes Upgrade and answers Upgraded. It is the new program
 	// that answers. Errors say why the old one goes on.
 	MethodUpgrade = "Upgrade"
+	// MethodTry takes Upgrade and answers Tried: the program is looked at and tried
+	// out as for an upgrade, and then left. Nothing is stopped. Errors say why there
+	// would be no upgrade.
+	MethodTry = "Try"
 )
+
+// DumpFile is the file in the bundle for which a shim was started into which it
+// writes a Dump, as JSON, when it gets SIGUSR1 or SIGQUIT: for when it does not
+// answer. Who reads it removes it.
+const DumpFile = "dump.json"
 
 // Upgrade asks the shim to go on as another program.
 type Upgrade struct {
@@ -57,6 +66,13 @@ type Upgraded struct {
 	// that time, and the rest, went.
 	Pause time.Duration
 	Times upgrade.Times
+}
+
+// Tried is how the trial of a program went.
+type Tried struct {
+	// From and To are the releases of both programs.
+	From, To string
+	Took     time.Duration
 }
 
 // Info tells who the shim is.

@@ -155,7 +155,7 @@ next:
 // to do nothing: ones that are ignored stay so in containers and loggers, a
 // caught one is theirs as usual.
 var (
-	caught    = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1}
+	caught    = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGQUIT}
 	forgotten = []os.Signal{unix.SIGPIPE, unix.SIGHUP}
 )
 

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/cleatrun/cleat/cmd/cleat/shims"
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) ps() *cobra.Command {
+	return &cobra.Command{
+		Use: "ps", Short: "List the shims of this host",
+		Long: `List the shims of this host: the container or pod for which each was started,
+its process, the release that runs, its private memory, how many containers and
+execs it serves, and since when it lives.
+
+NOTE tells what an operator should know: that another program is installed than
+the one that runs (cleat upgrade runs it), that the shim does not answer and
+what the kernel says of it, or that it is of another make.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			found, err := c.host.Find(command.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return writeJSON(command.OutOrStdout(), append([]*shims.Shim{}, found...))
+			}
+			t := newTable(command.OutOrStdout())
+			t.row("NAMESPACE", "GROUP", "PID", "VERSION", "MEMORY", "CONTAINERS", "EXECS", "AGE", "NOTE")
+			for _, s := range found {
+				var containers, execs, pid string
+				if s.Info != nil {
+					containers, execs = strconv.Itoa(s.Info.Containers), strconv.Itoa(s.Info.Execs)
+				}
+				if s.PID != 0 {
+					pid = strconv.Itoa(s.PID)
+				}
+				t.row(s.Namespace, s.ID, pid, s.Release(), size(memory(s)), containers, execs, since(s.Started()), note(s))
+			}
+			return t.Flush()
+		},
+	}
+}
+
+// memory is a shim's own, or at least what it can touch.
+func memory(s *shims.Shim) uint64 {
+	if s.Process.Private != 0 {
+		return s.Process.Private
+	}
+	return s.Process.Resident
+}
+
+// note is what an operator should know of a shim.
+func note(s *shims.Shim) string {
+	switch {
+	case s.Kind != shims.Cleat:
+		return s.Make() + ", left alone"
+	case s.Silent != "":
+		return s.Silent
+	case s.Program.Missing:
+		return fmt.Sprintf("%s is not installed any more", s.Program.Name)
+	case s.Program.Pending:
+		return "upgrade pending: another program is installed"
+	}
+	return ""
+}

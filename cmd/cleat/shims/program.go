@@ -1,0 +1,199 @@
+package shims
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Program is the file that a shim runs, and the one that is installed now where
+// it was found when the shim was started.
+type Program struct {
+	// Name is by what it was called: the path of the installed file.
+	Name string
+	// Running is the file that runs; Gone tells that it has no name any more.
+	Running string
+	Gone    bool `json:",omitempty"`
+	// Pending tells that another program is installed, which an upgrade would run;
+	// Missing that none is.
+	Pending bool `json:",omitempty"`
+	Missing bool `json:",omitempty"`
+}
+
+// The main packages of programs, as Go records them in each.
+const (
+	ourMain   = "github.com/cleatrun/cleat/cmd/containerd-shim-cleat-v2"
+	stockMain = "github.com/containerd/containerd/"
+)
+
+// programs looks at files, at each once. Its methods may be called concurrently.
+type programs struct {
+	mu    sync.Mutex // guards what follows
+	kinds map[file]Kind
+	sums  map[file][]byte
+}
+
+// file is one, whatever its name. The time is for one that is written over.
+type file struct {
+	device, inode uint64
+	size          int64
+	changed       unix.Timespec
+}
+
+func newPrograms() *programs {
+	return &programs{kinds: map[file]Kind{}, sums: map[file][]byte{}}
+}
+
+// identify stats a file through f.
+func identify(f *os.File) (file, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return file{}, err
+	}
+	return file{uint64(st.Dev), st.Ino, st.Size, st.Ctim}, nil
+}
+
+// kind tells whose program a file is.
+func (p *programs) kind(f *os.File) Kind {
+	id, err := identify(f)
+	if err != nil {
+		return Other
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if kind, known := p.kinds[id]; known {
+		return kind
+	}
+	kind := Other
+	if info, err := buildinfo.Read(f); err == nil {
+		switch {
+		case info.Path == ourMain:
+			kind = Cleat
+		case strings.HasPrefix(info.Path, stockMain):
+			kind = Stock
+		}
+	}
+	p.kinds[id] = kind
+	return kind
+}
+
+// same tells whether two files hold the same program.
+func (p *programs) same(a, b *os.File) bool {
+	one, err := identify(a)
+	if err != nil {
+		return false
+	}
+	other, err := identify(b)
+	if err != nil || one.size != other.size {
+		return false
+	}
+	return one == other || bytes.Equal(p.sum(one, a), p.sum(other, b))
+}
+
+func (p *programs) sum(id file, f *os.File) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sum, known := p.sums[id]; known {
+		return sum
+	}
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.NewSectionReader(f, 0, id.size)); err != nil {
+		return nil
+	}
+	p.sums[id] = hash.Sum(nil)
+	return p.sums[id]
+}
+
+// look fills in what there is to know of the program of a process, and returns
+// whose it is.
+func (p *programs) look(s *Shim) {
+	s.Program.Name = s.Process.Args[0]
+	link, err := os.Readlink(procPath(s.PID, "exe"))
+	if err == nil {
+		s.Program.Running, s.Program.Gone = strings.CutSuffix(link, " (deleted)")
+	}
+	running, err := os.Open(procPath(s.PID, "exe"))
+	if err != nil {
+		s.Kind = byName(s.Program.Name)
+		return
+	}
+	defer running.Close()
+	s.Kind = p.kind(running)
+	if s.Kind != Cleat || !filepath.IsAbs(s.Program.Name) {
+		return
+	}
+	installed, err := openFor(s.PID, s.Program.Name)
+	if err != nil {
+		s.Program.Missing = errors.Is(err, fs.ErrNotExist)
+		return
+	}
+	defer installed.Close()
+	s.Program.Pending = !p.same(running, installed)
+}
+
+// byName guesses whose program it is when the file may not be read.
+func byName(name string) Kind {
+	if strings.Contains(filepath.Base(name), "-cleat-") {
+		return Cleat
+	}
+	return Other
+}
+
+// openFor opens a file as a process names it, which may have another root.
+func openFor(pid int, path string) (*os.File, error) {
+	if sameNamespace(pid, "mnt") {
+		return os.Open(path)
+	}
+	root, err := os.Open(procPath(pid, "root"))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// KindOf tells whose shim a file is, and refuses what is no program at all.
+func KindOf(path string) (Kind, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Other, err
+	}
+	defer f.Close()
+	info, err := buildinfo.Read(f)
+	if err != nil {
+		return Other, fmt.Errorf("%s is no cleat: it is no program that Go has built", path)
+	}
+	if kind := newPrograms().kind(f); kind != Other {
+		return kind, nil
+	}
+	return Other, fmt.Errorf("%s is no cleat: it is the program %s", path, info.Path)
+}
+
+// Runs tells whether a shim runs the program that is in a file.
+func (s *Shim) Runs(path string) bool {
+	running, err := os.Open(procPath(s.PID, "exe"))
+	if err != nil {
+		return false
+	}
+	defer running.Close()
+	other, err := openFor(s.PID, path)
+	if err != nil {
+		return false
+	}
+	defer other.Close()
+	return newPrograms().same(running, other)
+}

@@ -1,0 +1,190 @@
+package integration
+
+// The operator's tool, used in a terminal as an operator would, on shims in every
+// condition. Other shims run on this host at the same time, so all is asked of
+// one namespace.
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/terminal"
+)
+
+// operator is somebody with the tool before a terminal.
+type operator struct {
+	*lone
+}
+
+func newOperator(t *testing.T) operator {
+	t.Helper()
+	onlyOurs(t)
+	if inMachine() {
+		t.Skip("the tool is not in the machine: what it asks of a shim is tested there without it")
+	}
+	return operator{newLone(t)}
+}
+
+func (o operator) cmd(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(within(o.t, soon), programs.Cleat, append(args, "-n", o.Namespace)...)
+	cmd.Dir, cmd.Env = o.Dir, append(o.Environ(programs.Dir), "TERM=xterm")
+	cmd.WaitDelay = soon
+	return cmd
+}
+
+// types runs the tool in a terminal and returns what is shown when it has ended
+// with code.
+func (o operator) types(code int, args ...string) string {
+	o.t.Helper()
+	tty := terminal.Start(o.t, o.cmd(args...), 50, 250)
+	if got := tty.End(); got != code {
+		o.t.Errorf("cleat %s ended with %d, want %d:\n%s", strings.Join(args, " "), got, code, tty.Shown())
+	}
+	return strings.ReplaceAll(tty.Shown(), "\r", "")
+}
+
+// reads runs the tool for its JSON.
+func (o operator) reads(v any, args ...string) {
+	o.t.Helper()
+	stdout, stderr, code := finish(o.t, o.cmd(append(args, "--json")...))
+	if code != 0 || stderr != "" {
+		o.t.Fatalf("cleat %s ended with %d: %s", strings.Join(args, " "), code, stderr)
+	}
+	if err := json.Unmarshal([]byte(stdout), v); err != nil {
+		o.t.Fatalf("cleat %s: %v:\n%s", strings.Join(args, " "), err, stdout)
+	}
+}
+
+// shows checks that there is a line with all of these words.
+func shows(t *testing.T, text string, words ...any) {
+	t.Helper()
+next:
+	for line := range strings.Lines(text) {
+		for _, w := range words {
+			if !strings.Contains(line, fmt.Sprint(w)) {
+				continue next
+			}
+		}
+		return
+	}
+	t.Errorf("no line has %q:\n%s", words, text)
+}
+
+// says checks that a failure is one sentence, and which.
+func (o operator) says(code int, words string, args ...string) {
+	o.t.Helper()
+	stdout, stderr, got := finish(o.t, o.cmd(args...))
+	if got != code || stdout != "" || !strings.HasPrefix(stderr, "cleat: ") || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, words) {
+		o.t.Errorf("cleat %s ended with %d (want %d, and %q):\n%s%s", strings.Join(args, " "), got, code, words, stdout, stderr)
+	}
+}
+
+// shimEntry is what `cleat ps --json` has of a shim, as far as tests look at it.
+type shimEntry struct {
+	Kind, Namespace, ID, Silent string
+	PID                         int
+	Program                     struct{ Pending bool }
+	Process                     struct{ Private uint64 }
+	Info                        *struct {
+		Release           string
+		Containers, Execs int
+		Started           time.Time
+	}
+}
+
+func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	healthy := o.member("healthy", group("healthy")).run()
+	second := o.member("second", group("healthy")).run()
+	healthy.exec("burst", "sleep", "1000")
+	g := newGate(t)
+	stuck := o.prepare("stuck")
+	stuck.options.BinaryName = scripted(t, `[ "$command" = pause ] && `+g.wait())
+	stuck.boot().run()
+	paused := make(chan error, 1)
+	go func() {
+		_, err := stuck.shim.Pause(stuck.ctx, &task.PauseRequest{ID: "stuck"})
+		paused <- err
+	}()
+	g.reached()
+	frozen := o.member("frozen").run()
+	frozenPID := frozen.shimPID()
+	if err := unix.Kill(frozenPID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(frozenPID, unix.SIGCONT)
+	stock := o.prepare("stock")
+	stock.program = programs.StockShim
+	stock.boot().run()
+
+	pid := healthy.shimPID()
+	began := time.Now()
+	list := o.types(0, "ps")
+	if took := time.Since(began); took > soon/2 {
+		t.Errorf("with a frozen shim the list took %s", took)
+	}
+	shows(t, list, "NAMESPACE", "GROUP", "PID", "VERSION", "MEMORY", "CONTAINERS", "EXECS", "AGE")
+	shows(t, list, o.Namespace, "healthy", pid, "MiB", " 2 ", " 1 ")
+	shows(t, list, "stuck", stuck.shimPID(), " 1 ", " 0 ")
+	shows(t, list, "frozen", frozenPID, "does not answer: it is stopped by a signal")
+	shows(t, list, "stock", "containerd's own shim, left alone")
+	if n := strings.Count(list, "\n"); n != 5 {
+		t.Errorf("%d lines:\n%s", n, list)
+	}
+
+	var entries []shimEntry
+	o.reads(&entries, "ps")
+	if len(entries) != 4 {
+		t.Fatalf("%+v", entries)
+	}
+	if e := entries[1]; e.ID != "healthy" || e.Kind != "cleat" || e.PID != pid || e.Info.Containers != 2 || e.Info.Execs != 1 || e.Program.Pending || e.Process.Private == 0 {
+		t.Errorf("%+v", e)
+	}
+
+	for _, id := range []string{"healthy", "heal", strconv.Itoa(pid)} {
+		text := o.types(0, "inspect", id)
+		shows(t, text, "shim", "healthy", pid)
+		shows(t, text, "healthy", "running")
+		shows(t, text, "burst", "running")
+		shows(t, text, "second", "running")
+	}
+	if text := o.types(0, "inspect", "second"); strings.Contains(text, "burst") {
+		t.Errorf("one container is asked for and another one shown:\n%s", text)
+	}
+	text := o.types(0, "inspect", "stuck")
+	shows(t, text, "stuck", "running", "pause")
+	shows(t, text, "runtime", "1 under way")
+	shows(t, text, "Pause", "stream")
+	o.says(1, "does not answer: it is stopped by a signal", "inspect", "frozen")
+	o.says(1, "does not answer within 1ns", "inspect", "stuck", "--timeout", "1ns")
+	o.says(1, "is served by containerd's own shim", "inspect", "stock")
+	o.says(1, `"s" stands for 3: `, "inspect", "s")
+	o.says(1, "no shim or container has the id", "inspect", "nothing")
+	o.says(2, "unknown command", "look")
+	o.says(2, "unknown flag", "ps", "--look")
+	o.says(2, "accepts 1 arg(s)", "inspect")
+
+	if err := unix.Kill(frozenPID, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	g.let()
+	if err := <-paused; err != nil {
+		t.Error(err)
+	}
+	stuck.resume()
+	healthy.kill("burst", unix.SIGKILL)
+	healthy.wait("burst")
+	healthy.delete("burst")
+	for _, m := range []*member{second, healthy, stuck, frozen, stock} {
+		m.end()
+	}
+}
