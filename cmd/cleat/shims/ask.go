@@ -38,8 +38,10 @@ func (s *Shim) Ask(ctx context.Context, limit time.Duration, question func(conte
 		return &silence{words, err}
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return &silence{"is dead: nobody listens on " + s.Socket, err}
+	case errors.Is(err, unix.ECONNREFUSED):
+		return &silence{"cannot be reached: nobody listens on " + s.Socket, err}
+	case errors.Is(err, fs.ErrNotExist) && s.Socket != "":
+		return &silence{"cannot be reached: its socket " + s.Socket + " is gone", err}
 	case errors.Is(err, fs.ErrPermission):
 		return &silence{fmt.Sprintf("belongs to user %d, who alone may ask it", s.Process.User), err}
 	case errors.Is(err, ttrpc.ErrClosed):
@@ -61,6 +63,9 @@ type silence struct {
 
 func (s *silence) Error() string { return s.words }
 func (s *silence) Unwrap() error { return s.err }
+
+// Ended tells that the process is not there any more.
+func (s *Shim) Ended() bool { return s.PID != 0 && !s.now().Started.Equal(s.Process.Started) }
 
 // now is the process at this moment, empty when it is not to be seen.
 func (s *Shim) now() Process {
