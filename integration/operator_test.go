@@ -16,26 +16,33 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatrun/cleat/integration/place"
 	"github.com/cleatrun/cleat/integration/terminal"
 )
 
 // operator is somebody with the tool before a terminal.
 type operator struct {
-	*lone
+	t     *testing.T
+	place *place.Place
 }
 
-func newOperator(t *testing.T) operator {
+func newOperator(t *testing.T, p *place.Place) operator {
+	t.Helper()
+	return operator{t, p}
+}
+
+// onlyWithTool skips where there is no tool, or no shim that it is for.
+func onlyWithTool(t *testing.T) {
 	t.Helper()
 	onlyOurs(t)
 	if inMachine() {
 		t.Skip("the tool is not in the machine: what it asks of a shim is tested there without it")
 	}
-	return operator{newLone(t)}
 }
 
 func (o operator) cmd(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(within(o.t, soon), programs.Cleat, append(args, "-n", o.Namespace)...)
-	cmd.Dir, cmd.Env = o.Dir, append(o.Environ(programs.Dir), "TERM=xterm")
+	cmd := exec.CommandContext(within(o.t, soon), programs.Cleat, append(args, "-n", o.place.Namespace)...)
+	cmd.Dir, cmd.Env = o.place.Dir, append(o.place.Environ(programs.Dir), "TERM=xterm")
 	cmd.WaitDelay = soon
 	return cmd
 }
@@ -102,12 +109,14 @@ type shimEntry struct {
 
 func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 	t.Parallel()
-	o := newOperator(t)
-	healthy := o.member("healthy", group("healthy")).run()
-	second := o.member("second", group("healthy")).run()
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	healthy := l.member("healthy", group("healthy")).run()
+	second := l.member("second", group("healthy")).run()
 	healthy.exec("burst", "sleep", "1000")
 	g := newGate(t)
-	stuck := o.prepare("stuck")
+	stuck := l.prepare("stuck")
 	stuck.options.BinaryName = scripted(t, `[ "$command" = pause ] && `+g.wait())
 	stuck.boot().run()
 	paused := make(chan error, 1)
@@ -116,13 +125,13 @@ func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 		paused <- err
 	}()
 	g.reached()
-	frozen := o.member("frozen").run()
+	frozen := l.member("frozen").run()
 	frozenPID := frozen.shimPID()
 	if err := unix.Kill(frozenPID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Kill(frozenPID, unix.SIGCONT)
-	stock := o.prepare("stock")
+	stock := l.prepare("stock")
 	stock.program = programs.StockShim
 	stock.boot().run()
 
@@ -133,7 +142,7 @@ func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 		t.Errorf("with a frozen shim the list took %s", took)
 	}
 	shows(t, list, "NAMESPACE", "GROUP", "PID", "VERSION", "MEMORY", "CONTAINERS", "EXECS", "AGE")
-	shows(t, list, o.Namespace, "healthy", pid, "MiB", " 2 ", " 1 ")
+	shows(t, list, l.Namespace, "healthy", pid, "MiB", " 2 ", " 1 ")
 	shows(t, list, "stuck", stuck.shimPID(), " 1 ", " 0 ")
 	shows(t, list, "frozen", frozenPID, "does not answer: it is stopped by a signal")
 	shows(t, list, "stock", "containerd's own shim, left alone")

@@ -11,12 +11,14 @@ import (
 
 func TestOperatorDumpsShimsThatAnswerAndThatDoNot(t *testing.T) {
 	t.Parallel()
-	o := newOperator(t)
-	m := o.member("dumped").run()
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	m := l.member("dumped").run()
 	pid := m.shimPID()
 	take := func(args ...string) string {
 		t.Helper()
-		file := o.Path("dump")
+		file := l.Path("dump")
 		defer os.Remove(file)
 		shows(t, o.types(0, append([]string{"dump", "dumped", "-o", file}, args...)...), file)
 		text, err := os.ReadFile(file)

@@ -20,7 +20,7 @@ func (o operator) install(name, more string) string {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	path := o.Path(name)
+	path := o.place.Path(name)
 	if err := os.WriteFile(path+".new", append(program, more...), 0o755); err != nil {
 		o.t.Fatal(err)
 	}
@@ -45,24 +45,24 @@ func (o operator) pending() (ids []string) {
 
 func TestOperatorUpgradesShims(t *testing.T) {
 	t.Parallel()
-	o := newOperator(t)
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
 	const name = "containerd-shim-cleat-v2"
 	program := o.install(name, "")
 	var all []*member
 	for _, id := range []string{"crowd", "crowd-2", "left", "right"} {
-		m := o.prepare(id)
-		if strings.HasPrefix(id, "crowd") {
-			m = o.member2(m, "crowd")
-		}
+		name, _, _ := strings.Cut(id, "-")
+		m := l.prepare(id, group(name))
 		m.program = program
 		all = append(all, m.boot().run())
 	}
 	g := newGate(t)
-	stuck := o.prepare("stuck")
+	stuck := l.prepare("stuck")
 	stuck.program = program
 	stuck.options.BinaryName = scripted(t, `[ "$command" = pause ] && `+g.wait())
 	stuck.boot().run()
-	stock := o.prepare("stock")
+	stock := l.prepare("stock")
 	stock.program = programs.StockShim
 	stock.boot().run()
 	if ids := o.pending(); len(ids) > 0 {
@@ -126,19 +126,13 @@ func TestOperatorUpgradesShims(t *testing.T) {
 	}
 }
 
-// member2 puts a prepared container into a group.
-func (o operator) member2(m *member, name string) *member {
-	spec := o.spec(m.id)
-	group(name)(spec)
-	m.writeSpec(spec)
-	return m
-}
-
 func TestOperatorIsToldOfProgramsThatCannotReplaceAShim(t *testing.T) {
 	t.Parallel()
-	o := newOperator(t)
-	m := o.member("refused").run()
-	stock := o.prepare("stock")
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	m := l.member("refused").run()
+	stock := l.prepare("stock")
 	stock.program = programs.StockShim
 	stock.boot().run()
 	open := o.install("open", "x")
@@ -155,7 +149,7 @@ func TestOperatorIsToldOfProgramsThatCannotReplaceAShim(t *testing.T) {
 		"go.mod":                     "is not executable",
 	} {
 		if path == "go.mod" {
-			path = o.Path("text")
+			path = l.Path("text")
 			if err := os.WriteFile(path, nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +163,7 @@ func TestOperatorIsToldOfProgramsThatCannotReplaceAShim(t *testing.T) {
 	o.says(2, "give ids, or --all", "upgrade", "--all", "refused")
 
 	// A shim of a version to come, whose state this one does not know.
-	future := o.prepare("future")
+	future := l.prepare("future")
 	future.program = variant(t, "future", map[string]string{"stateVersion": "3", "stateFloor": "3", "stateOldest": "3"})
 	future.boot().run()
 	for _, more := range []string{"--dry-run", "--keep-going"} {

@@ -4,7 +4,8 @@
 //
 // Each command has a file; terminal.go is how they write. What they do is in the
 // packages below: shims finds and asks shims, procdump tells what the kernel
-// knows of one.
+// knows of one, host examines the host, leftovers finds and removes what dead
+// shims have left.
 package main
 
 import (
@@ -78,7 +79,7 @@ func (c *cli) root() *cobra.Command {
 	flags.DurationVar(&c.host.Limit, "timeout", 2*time.Second, "how long a shim may take to answer")
 	flags.StringSliceVar(&c.host.SocketDirs, "socket-dir", nil, "look for sockets of shims in this folder, instead of the usual ones")
 	root.MarkPersistentFlagDirname("socket-dir")
-	root.AddCommand(c.ps(), c.inspect(), c.dump(), c.upgrade(), c.man())
+	root.AddCommand(c.ps(), c.inspect(), c.dump(), c.upgrade(), c.doctor(), c.man())
 	for _, command := range root.Commands() {
 		c.begin(command)
 	}

@@ -84,6 +84,9 @@ func (s *Shim) now() Process {
 }
 
 func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.Client) error) error {
+	if s.Socket == "" && s.PID != 0 && s.Process.User != os.Geteuid() {
+		return fs.ErrPermission
+	}
 	if s.Socket == "" {
 		return &silence{"has no socket that can be seen from here", fs.ErrNotExist}
 	}
@@ -103,10 +106,10 @@ func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.
 // reach is a path of the socket from here: the shim may be in another mount
 // namespace.
 func (s *Shim) reach() (path string, done func(), err error) {
-	if s.PID == 0 || sameNamespace(s.PID, "mnt") {
+	if s.PID == 0 || SameMounts(s.PID) {
 		return s.Socket, func() {}, nil
 	}
-	dir, err := os.OpenFile(procPath(s.PID, "root", filepath.Dir(s.Socket)), unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := openBelow(s.PID, filepath.Dir(s.Socket), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return "", nil, err
 	}

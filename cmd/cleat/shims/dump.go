@@ -31,6 +31,9 @@ const dumpPoll = 10 * time.Millisecond
 // and reads the file that the shim writes. A shim that does not catch the signal,
 // as every one of ours does, is sent none, for it would die of it.
 func (s *Shim) SignalledDump(ctx context.Context, limit time.Duration) (dump control.Dump, err error) {
+	if s.Process.User != os.Geteuid() {
+		return dump, fmt.Errorf("it belongs to user %d", s.Process.User) // who can have any folder for its bundle
+	}
 	bundle := oci.Bundle(procPath(s.PID, "cwd")) // wherever that is by now
 	// What an earlier one has left is not the answer.
 	if err := bundle.Remove(control.DumpFile); err != nil {

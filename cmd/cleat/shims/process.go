@@ -166,13 +166,18 @@ func procPath(pid int, elem ...string) string {
 	return filepath.Join(append([]string{"/proc", strconv.Itoa(pid)}, elem...)...)
 }
 
-// sameNamespace tells whether a process is in a namespace of ours. What may not
-// be read is taken for ours.
-func sameNamespace(pid int, kind string) bool {
-	theirs, err := os.Readlink(procPath(pid, "ns", kind))
-	if err != nil {
-		return true
+// SameMounts tells whether a process has the mounts and the root that we have, so
+// that a path means the same.
+func SameMounts(pid int) bool {
+	for _, link := range []string{"ns/mnt", "root"} {
+		theirs, err := os.Readlink(procPath(pid, link))
+		if err != nil {
+			return false
+		}
+		ours, err := os.Readlink("/proc/self/" + link)
+		if err != nil || ours != theirs {
+			return false
+		}
 	}
-	ours, err := os.Readlink("/proc/self/ns/" + kind)
-	return err != nil || ours == theirs
+	return true
 }

@@ -149,26 +149,57 @@ func byName(name string) Kind {
 	return Other
 }
 
-// openFor opens a file as a process names it, which may have another root.
+// openFor opens a program as a process names it, which may have another root.
 func openFor(pid int, path string) (*os.File, error) {
-	if sameNamespace(pid, "mnt") {
-		return os.Open(path)
+	if SameMounts(pid) {
+		return openProgram(path)
 	}
+	f, err := openBelow(pid, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return regular(f)
+}
+
+// openBelow opens a file below the root of a process, and never one outside,
+// whatever links there are.
+func openBelow(pid int, path string, flags uint64) (*os.File, error) {
 	root, err := os.Open(procPath(pid, "root"))
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// openProgram opens a regular file, and does not wait for the writer of a FIFO.
+func openProgram(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return regular(f)
+}
+
+func regular(f *os.File) (*os.File, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // KindOf tells whose shim a file is, and refuses what is no program at all.
 func KindOf(path string) (Kind, error) {
-	f, err := os.Open(path)
+	f, err := openProgram(path)
 	if err != nil {
 		return Other, err
 	}

@@ -1,0 +1,272 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/cleatrun/cleat/cmd/cleat/shims"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/prometheus/procfs"
+)
+
+// Containerd is one that runs.
+type Containerd struct {
+	PID     int
+	Version string
+	// Config is the path of its configuration, State its folder for bundles.
+	Config, State string
+	// Path are the folders in which it looks for shims and OCI runtimes.
+	Path []string
+	// Handlers are the runtimes of its CRI by name.
+	Handlers map[string]Handler
+	// Shims are the files that it runs for containers of clients other than the
+	// CRI, by runtime.
+	Shims   map[string]string
+	failure error
+	proc    procfs.Proc
+}
+
+// Handler is a runtime of containerd's CRI.
+type Handler struct {
+	Type string `toml:"runtime_type"`
+	Path string `toml:"runtime_path"`
+	// File is the shim that it stands for, empty if there is none; Kind is whose.
+	File string
+	Kind shims.Kind
+}
+
+// defaultConfig and defaultState are containerd's own.
+const (
+	defaultConfig = "/etc/containerd/config.toml"
+	defaultState  = "/run/containerd"
+)
+
+// Containerds finds all that run and are of this user's file system.
+func Containerds(ctx context.Context) []Containerd {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return nil
+	}
+	var found []Containerd
+	for _, p := range all {
+		args, err := p.CmdLine()
+		if err != nil || len(args) == 0 || filepath.Base(args[0]) != "containerd" {
+			continue
+		}
+		// A child that has no program of its own yet looks like it.
+		if stat, err := p.Stat(); err != nil || slices.ContainsFunc(found, func(c Containerd) bool { return c.PID == stat.PPID }) {
+			continue
+		}
+		c := Containerd{PID: p.PID, State: defaultState, proc: p}
+		if c.failure = trusted(p); c.failure == nil {
+			c.read(ctx, args)
+		}
+		found = append(found, c)
+	}
+	return found
+}
+
+// trusted tells whether the program of a process can be run: anybody can call one
+// containerd, in a container, too.
+func trusted(p procfs.Proc) error {
+	if status, err := p.NewStatus(); err != nil || int(status.UIDs[0]) != os.Geteuid() {
+		return errors.New("it belongs to another user, and is not asked")
+	}
+	if !shims.SameMounts(p.PID) {
+		return errors.New("it has mounts of its own, as in a container, and is not asked")
+	}
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.PID))
+	if err != nil {
+		return fmt.Errorf("look at its program: %w", err)
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if info.Mode().Perm()&0o002 != 0 || owner != 0 && int(owner) != os.Geteuid() {
+		return errors.New("others than root can change its program, which is not run")
+	}
+	return nil
+}
+
+// read asks the program that runs for its version and its configuration.
+func (c *Containerd) read(ctx context.Context, args []string) {
+	environ, _ := c.proc.Environ()
+	for _, v := range environ {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			c.Path = filepath.SplitList(path)
+		}
+	}
+	program := fmt.Sprintf("/proc/%d/exe", c.PID)
+	if file, err := os.Readlink(program); err == nil {
+		c.Path = append(c.Path, filepath.Dir(file)) // the last place where it looks
+	}
+	version, err := run(ctx, program, "--version")
+	if err != nil {
+		c.failure = fmt.Errorf("it cannot be run: %w", err)
+		return
+	}
+	if fields := strings.Fields(version); len(fields) > 2 {
+		c.Version = fields[2]
+	}
+	if c.Config = option(args, "c", "config"); c.Config == "" {
+		c.Config = defaultConfig
+	}
+	text, err := run(ctx, program, "--config", c.Config, "config", "dump")
+	if err == nil {
+		err = c.parse(text)
+	}
+	if err != nil {
+		c.failure = fmt.Errorf("read its configuration %s: %w", c.Config, err)
+	}
+	if state := option(args, "", "state"); state != "" {
+		c.State = state
+	}
+	c.Shims = map[string]string{}
+	for _, runtime := range []string{"io.containerd.cleat.v2", "io.containerd.runc.v2"} {
+		c.Shims[runtime] = c.shim(runtime, "")
+	}
+}
+
+// option is the value of a flag on a command line.
+func option(args []string, short, long string) string {
+	for i, arg := range args {
+		name, value, given := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if !strings.HasPrefix(arg, "-") || name != long && (short == "" || name != short) {
+			continue
+		}
+		if !given && i+1 < len(args) {
+			value = args[i+1]
+		}
+		return value
+	}
+	return ""
+}
+
+// parse reads what `containerd config dump` writes. The CRI is called one thing
+// by containerd 1, another one since.
+func (c *Containerd) parse(text string) error {
+	type cri struct {
+		Containerd struct {
+			Runtimes map[string]Handler `toml:"runtimes"`
+		} `toml:"containerd"`
+	}
+	var config struct {
+		State   string `toml:"state"`
+		Plugins struct {
+			New cri `toml:"io.containerd.cri.v1.runtime"`
+			Old cri `toml:"io.containerd.grpc.v1.cri"`
+		} `toml:"plugins"`
+		Disabled []string `toml:"disabled_plugins"`
+	}
+	if err := toml.Unmarshal([]byte(text), &config); err != nil {
+		return err
+	}
+	if config.State != "" {
+		c.State = config.State
+	}
+	c.Handlers = config.Plugins.New.Containerd.Runtimes
+	if len(c.Handlers) == 0 {
+		c.Handlers = config.Plugins.Old.Containerd.Runtimes
+	}
+	if slices.Contains(config.Disabled, "io.containerd.grpc.v1.cri") || slices.Contains(config.Disabled, "cri") {
+		c.Handlers = nil
+	}
+	for name, h := range c.Handlers {
+		h.File = c.shim(h.Type, h.Path)
+		if h.File != "" {
+			h.Kind, _ = shims.KindOf(h.File)
+		}
+		c.Handlers[name] = h
+	}
+	return nil
+}
+
+// shim is the file that containerd runs for a runtime, empty if there is none.
+func (c *Containerd) shim(runtime, path string) string {
+	if path == "" && filepath.IsAbs(runtime) {
+		path = runtime
+	}
+	if path != "" {
+		if exists(path) != nil {
+			return ""
+		}
+		return path
+	}
+	parts := strings.Split(runtime, ".")
+	if len(parts) < 2 {
+		return ""
+	}
+	return lookup(c.Path, "containerd-shim-"+strings.Join(parts[len(parts)-2:], "-"))
+}
+
+// Findings are what is to be said of it.
+func (c *Containerd) Findings() []Finding {
+	f := &findings{area: fmt.Sprintf("containerd, process %d", c.PID)}
+	if c.failure != nil {
+		f.add("containerd", Warn, c.failure.Error(), "what it runs cannot be told")
+	}
+	if c.Version != "" {
+		f.add("version", OK, c.Version, "")
+		if strings.HasPrefix(c.Version, "v1.") && !strings.HasPrefix(c.Version, "v1.6.") && !strings.HasPrefix(c.Version, "v1.7.") {
+			f.all[len(f.all)-1] = Finding{f.area, "version", Warn, c.Version, "1.6 and later are tested"}
+		}
+	}
+	f.add("state", OK, c.State, "")
+	ours := 0
+	for _, name := range sortedKeys(c.Handlers) {
+		h := c.Handlers[name]
+		switch {
+		case h.File == "":
+			f.add("handler "+name, Warn, fmt.Sprintf("%s: there is no such shim", strings.TrimSpace(h.Type+" "+h.Path)), "install it, or remove the handler")
+		case h.Kind == shims.Cleat:
+			f.add("handler "+name, OK, h.File+", a shim of cleat", "")
+			ours++
+		default:
+			f.add("handler "+name, Note, h.File+", of another make", "")
+		}
+	}
+	for _, runtime := range sortedKeys(c.Shims) {
+		file := c.Shims[runtime]
+		if file == "" {
+			continue
+		}
+		if kind, _ := shims.KindOf(file); kind == shims.Cleat {
+			f.add("runtime "+runtime, OK, file+", a shim of cleat", "")
+			ours++
+		}
+	}
+	if ours == 0 && c.failure == nil {
+		f.add("shims of cleat", Warn, "none is found in "+strings.Join(c.Path, ":"), "install it there (make install), or name it by runtime_path")
+	}
+	ofProcess(f, c.proc)
+	return f.all
+}
+
+// NoContainerd is what is to be said where none runs.
+func NoContainerd(ctx context.Context) []Finding {
+	f := &findings{area: "containerd"}
+	file := lookup(OwnPath(), "containerd")
+	if file == "" {
+		f.add("containerd", Warn, "none runs, and none is in PATH", "shims do without, but nothing starts one")
+		return f.all
+	}
+	version, err := run(ctx, file, "--version")
+	if err != nil {
+		version = err.Error()
+	}
+	f.add("containerd", Warn, fmt.Sprintf("none runs; %s is installed (%s)", file, firstLine(version)), "start it: nothing else starts shims")
+	return f.all
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,164 @@
+package integration
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/daemon"
+)
+
+// doctorReport is what `cleat doctor --json` tells, as far as tests look at it.
+type doctorReport struct {
+	Findings  []struct{ Area, Name, Verdict, Found string }
+	Leftovers []struct {
+		Kind, Path, ID, Why, Error string
+		Foreign, Removed           bool
+	}
+}
+
+func TestOperatorExaminesTheHost(t *testing.T) {
+	t.Parallel()
+	onlyWithTool(t)
+	d := sharedDaemon(t)
+	o := newOperator(t, d.Place)
+	text := o.types(0, "doctor", "kernel", "cgroups", "containerd", "criu", "limits")
+	shows(t, text, "ok", "pidfd", "works")
+	shows(t, text, "ok", "splice", "works")
+	shows(t, text, "ok", "mode", "v")
+	shows(t, text, "ok", "memory", "there")
+	shows(t, text, "containerd, process", d.PID())
+	shows(t, text, "ok", "state", d.Path("state"))
+	shows(t, text, "ok", "runtime io.containerd.cleat.v2", programs.Shim, "a shim of cleat")
+	shows(t, text, "fs.pipe-max-size")
+	shows(t, o.types(0, "doctor", "runtimes"), "ok", "runc", programs.Runc, "spec 1.")
+	o.says(2, `invalid argument "weather"`, "doctor", "weather")
+}
+
+// Shims die while containerd is away. What they leave is found and removed; what
+// lives, or is of another make, is not touched.
+func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
+	onlyWithTool(t)
+	d := ownDaemon(t, config())
+	o := newOperator(t, d.Place)
+	living := newBox(t, d, "living", forever).start(nil)
+	dead := newBox(t, d, "dead", forever).start(nil)
+	foreign := newBoxWith(t, d, "foreign", []containerd.NewContainerOpts{containerd.WithRuntime("io.containerd.runc.v2", nil)}, oci.WithProcessArgs(forever...)).start(nil)
+	pid, foreignPID, livingPID := int(dead.task.Pid()), int(foreign.task.Pid()), living.shimPID()
+	socket := dead.shim().Address
+	shims := []int{dead.shimPID(), foreign.shimPID()}
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, shim := range shims {
+		if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error { return aliveNot(shim) })
+	}
+	orphan := d.Path("s", "orphan")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: orphan, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.SetUnlinkOnClose(false)
+	listener.Close()
+	tasks := filepath.Dir(d.Bundle("dead"))
+	mount := filepath.Join(tasks, ".gone", "rootfs")
+	if err := os.MkdirAll(mount, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("gone", mount, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	cgroups := makeCgroup(t, d, "gone")
+
+	where := []string{"doctor", "leftovers", "--state", d.Path("state"), "--socket-dir", d.Sockets()}
+	text := o.types(1, where...)
+	shows(t, text, "LEFT", "bundle", d.Bundle("dead"), "its shim is dead", "still runs", "1 mounts")
+	shows(t, text, "note", "bundle", d.Bundle("foreign"), "its shim is dead")
+	shows(t, text, "of another make, left alone")
+	shows(t, text, "LEFT", "socket", orphan)
+	shows(t, text, "LEFT", "mount", mount)
+	shows(t, text, "LEFT", "cgroup", "/"+d.Namespace+"/gone")
+	shows(t, text, "this host is not well: 4 things that dead shims have left")
+	if strings.Contains(text, "living") {
+		t.Errorf("a living shim has left something:\n%s", text)
+	}
+	if err := aliveNot(pid); err == nil {
+		t.Fatal("who only looks has killed a container")
+	}
+
+	text = o.types(0, append(where, "--fix")...)
+	for _, kind := range []string{"bundle", "socket", "mount", "cgroup"} {
+		shows(t, text, "removed", kind)
+	}
+	eventually(t, func() error { return aliveNot(pid) })
+	for _, path := range append(cgroups, d.Bundle("dead"), socket, orphan) {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	if mounted, err := mountinfo.Mounted(mount); err != nil || mounted {
+		t.Errorf("%s is still mounted: %v", mount, err)
+	}
+	for _, pid := range []int{livingPID, foreignPID} {
+		if err := aliveNot(pid); err == nil {
+			t.Errorf("process %d, which was not to be touched, has ended", pid)
+		}
+	}
+	var r doctorReport
+	o.reads(&r, where...)
+	if len(r.Leftovers) != 1 || !r.Leftovers[0].Foreign || r.Leftovers[0].ID != "foreign" {
+		t.Errorf("afterwards there is left over: %+v", r.Leftovers)
+	}
+
+	// containerd comes back and misses nothing.
+	os.RemoveAll(filepath.Dir(mount))
+	if err := d.Run(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	client, err := d.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"dead", "living"} {
+		c, err := client.LoadContainer(dead.ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Task(dead.ctx, nil); errdefs.IsNotFound(err) != (id == "dead") {
+			t.Errorf("the task of %s: %v", id, err)
+		}
+	}
+}
+
+// makeCgroup makes an empty cgroup of the namespace in all hierarchies.
+func makeCgroup(t *testing.T, d *daemon.Daemon, name string) (paths []string) {
+	t.Helper()
+	hierarchies, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hierarchies {
+		parent := filepath.Join(h.Mountpoint, d.Namespace)
+		if _, err := os.Stat(parent); err != nil {
+			continue // no container has made it here
+		}
+		path := filepath.Join(parent, name)
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
