@@ -7,7 +7,9 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -107,6 +109,69 @@ type shimEntry struct {
 	}
 }
 
+// The shell completes ids, and there is a manual.
+func TestOperatorIsHelped(t *testing.T) {
+	t.Parallel()
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	m := l.member("completed").run()
+	out, _, code := finish(t, exec.CommandContext(within(t, soon), programs.Cleat, "__complete", "-n", l.Namespace, "inspect", ""))
+	if code != 0 || !strings.HasPrefix(out, "completed\t"+l.Namespace+"\n") {
+		t.Errorf("the shell is offered %q", out)
+	}
+	for _, command := range []string{"ps", "inspect", "dump", "upgrade", "doctor"} {
+		text := o.types(0, command, "--help")
+		shows(t, text, "Usage:")
+		shows(t, text, "cleat "+command)
+		shows(t, text, "--json")
+	}
+	pages := l.Path("man")
+	if err := os.Mkdir(pages, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o.types(0, "man", pages)
+	page, err := os.ReadFile(filepath.Join(pages, "cleat-upgrade.8"))
+	if err != nil || !strings.Contains(string(page), "dry\\-run") && !strings.Contains(string(page), "dry-run") {
+		t.Errorf("the manual page of cleat upgrade: %v:\n%s", err, page)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if out, _, code := finish(t, exec.CommandContext(within(t, soon), programs.Cleat, "completion", shell)); code != 0 || !strings.Contains(out, "__complete") {
+			t.Errorf("completion for %s: %d, %q", shell, code, out)
+		}
+	}
+	m.end()
+}
+
+// There is no containerd, and no process of a shim to be seen: it is found by its
+// socket.
+func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
+	t.Parallel()
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	m := l.member("hidden").run()
+	alone := func(args ...string) *exec.Cmd {
+		cmd := o.cmd(append(args, "--socket-dir", l.Sockets())...)
+		cmd.Args = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, cmd.Args...)
+		cmd.Path = "/usr/bin/unshare"
+		return cmd
+	}
+	stdout, stderr, code := finish(t, alone("ps"))
+	shows(t, stdout, l.Namespace, "hidden", " 1 ", " 0 ")
+	if code != 0 || stderr != "" {
+		t.Errorf("ps ended with %d: %s", code, stderr)
+	}
+	stdout, stderr, code = finish(t, alone("doctor", "containerd"))
+	shows(t, stdout, "FAILURE", "containerd", "none runs")
+	if code != 1 || stderr != "cleat: this host is not well: 1 failures\n" {
+		t.Errorf("doctor ended with %d: %s", code, stderr)
+	}
+	stdout, _, _ = finish(t, alone("inspect", "hidden"))
+	shows(t, stdout, "hidden", "running")
+	m.end()
+}
+
 func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 	t.Parallel()
 	onlyWithTool(t)
@@ -173,8 +238,11 @@ func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 	shows(t, text, "stuck", "running", "pause")
 	shows(t, text, "runtime", "1 under way")
 	shows(t, text, "Pause", "stream")
-	o.says(1, "does not answer: it is stopped by a signal", "inspect", "frozen")
-	o.says(1, "does not answer within 1ns", "inspect", "stuck", "--timeout", "1ns")
+	text = o.types(1, "inspect", "frozen")
+	shows(t, text, "cleat: ", "does not answer: it is stopped by a signal; cleat dump frozen tells more")
+	shows(t, text, "shim", "process", frozenPID, "stopped by a signal")
+	shows(t, text, "bundle", frozen.bundle)
+	shows(t, o.types(1, "inspect", "stuck", "--timeout", "1ns"), "cleat: ", "does not answer within 1ns (it is sleeping)")
 	o.says(1, "is served by containerd's own shim", "inspect", "stock")
 	o.says(1, `"s" stands for 3: `, "inspect", "s")
 	o.says(1, "no shim or container has the id", "inspect", "nothing")

@@ -10,6 +10,8 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/terminal"
 )
 
 // install puts the shim under test into a file of the place, with something behind
@@ -89,6 +91,7 @@ func TestOperatorUpgradesShims(t *testing.T) {
 		paused <- err
 	}()
 	g.reached()
+	shows(t, o.types(0, "upgrade", "stuck", "--dry-run"), "would work, once 1 calls to the OCI runtime have ended")
 	text = o.types(1, "upgrade", "left", "stuck", "right", "left", "--patience", "50ms")
 	shows(t, text, "1 of 3", "left", "calls waited")
 	shows(t, text, "2 of 3", "stuck", "FAILED: the shim could not be brought to a stop", "Pause", "does not end\n")
@@ -107,13 +110,37 @@ func TestOperatorUpgradesShims(t *testing.T) {
 	if err := unix.Kill(frozenPID, unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+
+	// Who loses patience has begun it all the same.
+	tty := terminal.Start(t, o.cmd("upgrade", "stuck", "crowd"), 50, 250)
+	tty.Expect("1 of 2")
+	eventually(t, func() error {
+		var i struct{ Requests []struct{ Method string } }
+		err := stuck.shim.Control(stuck.ctx, "Inspect", nil, &i)
+		if err == nil && !slices.Contains(i.Requests, struct{ Method string }{"Upgrade"}) {
+			err = fmt.Errorf("no upgrade is under way: %v", i)
+		}
+		return err
+	})
+	tty.Write("\x03")
+	if code := tty.End(); code != 1 {
+		t.Errorf("an interrupted upgrade ended with %d", code)
+	}
+	shows(t, tty.Shown(), "FAILED: interrupted")
+	shows(t, tty.Shown(), "1 failed, 1 not tried")
 	g.let()
 	if err := <-paused; err != nil {
 		t.Error(err)
 	}
+	eventually(t, func() error {
+		if ids := o.pending(); slices.Contains(ids, "stuck") {
+			return fmt.Errorf("an upgrade is pending of %q", ids)
+		}
+		return nil
+	})
 	var outcomes []struct{ ID, Result string }
 	o.reads(&outcomes, "upgrade", "--all")
-	if got := fmt.Sprint(outcomes); got != "[{left current} {right upgraded} {stuck upgraded} {crowd current}]" {
+	if got := fmt.Sprint(outcomes); got != "[{left current} {right upgraded} {stuck current} {crowd current}]" {
 		t.Errorf("at last: %s", got)
 	}
 	if ids := o.pending(); len(ids) > 0 {

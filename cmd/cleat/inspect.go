@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -30,7 +31,7 @@ With --json the whole state is written, field by field as docs/control.md says.`
 			}
 			i, err := m.Shim.Inspect(command.Context(), c.host.Limit)
 			if err != nil {
-				return fmt.Errorf("%s: the shim, process %d, %w; cleat dump %s tells what the kernel knows", m.Name(), m.Shim.PID, err, args[0])
+				return c.seen(command.OutOrStdout(), m, err)
 			}
 			if m.Container != "" {
 				only(&i, m.Container)
@@ -45,6 +46,32 @@ With --json the whole state is written, field by field as docs/control.md says.`
 			return show(out, m, i)
 		},
 	}
+}
+
+// seen writes what is to be seen of a shim from outside, which does not answer
+// because of err, and returns the sentence on that.
+func (c *cli) seen(out io.Writer, m shims.Match, err error) error {
+	s := m.Shim
+	failure := fmt.Errorf("%s: the shim, process %d, %w; cleat dump %s tells more", m.Name(), s.PID, err, s.ID)
+	var bundles []string
+	for _, b := range s.Bundles() {
+		bundles = append(bundles, string(b))
+	}
+	if c.json {
+		return errors.Join(writeJSON(out, struct {
+			Shim    *shims.Shim
+			Bundles []string
+		}{s, bundles}), failure)
+	}
+	t := newTable(out)
+	t.row("shim", fmt.Sprintf("%s, process %d, %s, for %s", s.Name(), s.PID, s.Process.State, since(s.Started())))
+	t.row("program", s.Program.Name)
+	t.row("socket", s.Socket)
+	t.row("memory", fmt.Sprintf("%s private, %s resident; %d threads", size(s.Process.Private), size(s.Process.Resident), s.Process.Threads))
+	for _, b := range bundles {
+		t.row("bundle", b)
+	}
+	return errors.Join(t.Flush(), failure)
 }
 
 // one finds a shim of ours, or says what is in the way.

@@ -34,7 +34,11 @@ type outcome struct {
 	Program  string        `json:",omitempty"`
 	From, To string        `json:",omitempty"`
 	Pause    time.Duration `json:",omitempty"`
-	Error    string        `json:",omitempty"`
+	// Calls to the OCI runtime are under way, which an upgrade would wait for;
+	// Oldest is the age of the first.
+	Calls  int           `json:",omitempty"`
+	Oldest time.Duration `json:",omitempty"`
+	Error  string        `json:",omitempty"`
 }
 
 // Results of an outcome.
@@ -113,7 +117,7 @@ func (u *upgrades) run(command *cobra.Command, args []string) error {
 	counts := map[string]int{}
 	for i, s := range chosen {
 		o := outcome{Namespace: s.Namespace, ID: s.ID, PID: s.PID, Result: skipped}
-		if counts[failed] == 0 || u.keepGoing {
+		if (counts[failed] == 0 || u.keepGoing) && command.Context().Err() == nil {
 			say("%d of %d  %s, process %d: ", i+1, len(chosen), s.Name(), s.PID)
 			u.replace(command.Context(), s, &o)
 			say("%s\n", o)
@@ -129,10 +133,13 @@ func (u *upgrades) run(command *cobra.Command, args []string) error {
 	if len(chosen) > 0 {
 		say("%s\n", summary(counts, alone))
 	}
+	if err := command.Context().Err(); err != nil {
+		return err
+	}
 	if counts[failed] > 0 {
 		return fmt.Errorf("%d of %d shims cannot be upgraded", counts[failed], len(chosen))
 	}
-	return command.Context().Err()
+	return nil
 }
 
 // choose finds the shims, of all the ones with the fewest containers first and
@@ -207,7 +214,13 @@ func (u *upgrades) replace(ctx context.Context, s *shims.Shim, o *outcome) {
 	err := s.Ask(ctx, limit, func(ctx context.Context, c *control.Client) error {
 		if u.dryRun {
 			tried, err := c.Try(ctx, request)
-			o.To = tried.To
+			if o.To = tried.To; err != nil {
+				return err
+			}
+			i, err := c.Inspect(ctx)
+			if o.Calls = len(i.Calls); o.Calls > 0 {
+				o.Oldest = i.Calls[0].Age
+			}
 			return err
 		}
 		done, err := c.Upgrade(ctx, request)
@@ -215,6 +228,8 @@ func (u *upgrades) replace(ctx context.Context, s *shims.Shim, o *outcome) {
 		return err
 	})
 	switch {
+	case ctx.Err() != nil:
+		fail(errors.New("interrupted; the shim goes on with it, and with one program or the other"))
 	case err != nil && s.Ended():
 		fail(fmt.Errorf("the shim has ended: %w", err))
 	case err != nil:
@@ -232,7 +247,11 @@ func (o outcome) String() string {
 	case upgraded:
 		return fmt.Sprintf("%s -> %s, calls waited %s", o.From, o.To, o.Pause.Round(100*time.Microsecond))
 	case fit:
-		return fmt.Sprintf("%s -> %s would work", o.From, o.To)
+		text := fmt.Sprintf("%s -> %s would work", o.From, o.To)
+		if o.Calls > 0 {
+			text += fmt.Sprintf(", once %d calls to the OCI runtime have ended (the first runs for %s)", o.Calls, age(o.Oldest))
+		}
+		return text
 	case current:
 		return fmt.Sprintf("runs %s already", o.To)
 	}

@@ -251,14 +251,14 @@ func NoContainerd(ctx context.Context) []Finding {
 	f := &findings{area: "containerd"}
 	file := lookup(OwnPath(), "containerd")
 	if file == "" {
-		f.add("containerd", Warn, "none runs, and none is in PATH", "shims do without, but nothing starts one")
+		f.add("containerd", Bad, "none runs, and none is in PATH", "shims that run do without, but nothing starts one")
 		return f.all
 	}
 	version, err := run(ctx, file, "--version")
 	if err != nil {
 		version = err.Error()
 	}
-	f.add("containerd", Warn, fmt.Sprintf("none runs; %s is installed (%s)", file, firstLine(version)), "start it: nothing else starts shims")
+	f.add("containerd", Bad, fmt.Sprintf("none runs; %s is installed (%s)", file, firstLine(version)), "start it: shims that run do without, but nothing else starts one")
 	return f.all
 }
 
