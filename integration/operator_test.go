@@ -143,6 +143,17 @@ func TestOperatorIsHelped(t *testing.T) {
 	m.end()
 }
 
+// apart runs a command by unshare(1), with namespaces of its own.
+func apart(t *testing.T, cmd *exec.Cmd, options ...string) *exec.Cmd {
+	t.Helper()
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path, cmd.Args = unshare, append(append([]string{unshare}, options...), cmd.Args...)
+	return cmd
+}
+
 // There is no containerd, and no process of a shim to be seen: it is found by its
 // socket.
 func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
@@ -152,10 +163,7 @@ func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
 	o := newOperator(t, l.Place)
 	m := l.member("hidden").run()
 	alone := func(args ...string) *exec.Cmd {
-		cmd := o.cmd(append(args, "--socket-dir", l.Sockets())...)
-		cmd.Args = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, cmd.Args...)
-		cmd.Path = "/usr/bin/unshare"
-		return cmd
+		return apart(t, o.cmd(append(args, "--socket-dir", l.Sockets())...), "--pid", "--fork", "--mount-proc")
 	}
 	stdout, stderr, code := finish(t, alone("ps"))
 	shows(t, stdout, l.Namespace, "hidden", " 1 ", " 0 ")
@@ -170,6 +178,34 @@ func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
 	stdout, _, _ = finish(t, alone("inspect", "hidden"))
 	shows(t, stdout, "hidden", "running")
 	m.end()
+}
+
+// The shim has mounts of its own, so that its socket is not where it says.
+func TestOperatorReachesAShimWithMountsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	onlyWithTool(t)
+	l := newLone(t)
+	o := newOperator(t, l.Place)
+	m := l.prepare("apart")
+	start := apart(t, m.startAction(), "--mount", "sh", "-c", `mount -t tmpfs apart "$0" && exec "$@"`, l.Sockets())
+	if out, err := start.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if sockets, err := os.ReadDir(l.Sockets()); err != nil || len(sockets) > 0 {
+		t.Fatalf("the socket is to be seen: %v, %v", sockets, err)
+	}
+	var entries []shimEntry
+	o.reads(&entries, "ps")
+	if len(entries) != 1 || entries[0].Info == nil || entries[0].ID != "apart" || entries[0].Program.Pending {
+		t.Fatalf("found %+v", entries)
+	}
+	shows(t, o.types(0, "inspect", "apart"), "socket", l.Sockets())
+	shows(t, o.types(0, "upgrade", "apart", "--to", o.install("another", "x")), "1 of 1", "calls waited")
+	if err := unix.Kill(entries[0].PID, unix.SIGKILL); err != nil { // it waits for its container
+		t.Fatal(err)
+	}
+	eventually(t, func() error { return aliveNot(entries[0].PID) })
+	m.clean()
 }
 
 func TestOperatorSeesShimsInEveryCondition(t *testing.T) {

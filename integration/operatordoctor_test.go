@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/daemon"
@@ -50,7 +52,10 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 	onlyWithTool(t)
 	d := ownDaemon(t, config())
 	o := newOperator(t, d.Place)
+	where := []string{"doctor", "leftovers", "--state", d.Path("state"), "--socket-dir", d.Sockets()}
+	o.fixesWhileContainersComeAndGo(d, where)
 	living := newBox(t, d, "living", forever).start(nil)
+	unreachable := newBox(t, d, "unreachable", forever).start(nil)
 	dead := newBox(t, d, "dead", forever).start(nil)
 	foreign := newBoxWith(t, d, "foreign", []containerd.NewContainerOpts{containerd.WithRuntime("io.containerd.runc.v2", nil)}, oci.WithProcessArgs(forever...)).start(nil)
 	pid, foreignPID, livingPID := int(dead.task.Pid()), int(foreign.task.Pid()), living.shimPID()
@@ -82,7 +87,16 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 	}
 	cgroups := makeCgroup(t, d, "gone")
 
-	where := []string{"doctor", "leftovers", "--state", d.Path("state"), "--socket-dir", d.Sockets()}
+	// One that lives is frozen, the socket of another one is gone.
+	if err := unix.Kill(livingPID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(livingPID, unix.SIGCONT)
+	away := unreachable.shim().Address
+	if err := os.Rename(away, away+".away"); err != nil {
+		t.Fatal(err)
+	}
+
 	text := o.types(1, where...)
 	shows(t, text, "LEFT", "bundle", d.Bundle("dead"), "its shim is dead", "still runs", "1 mounts")
 	shows(t, text, "note", "bundle", d.Bundle("foreign"), "its shim is dead")
@@ -91,7 +105,7 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 	shows(t, text, "LEFT", "mount", mount)
 	shows(t, text, "LEFT", "cgroup", "/"+d.Namespace+"/gone")
 	shows(t, text, "this host is not well: 4 things that dead shims have left")
-	if strings.Contains(text, "living") {
+	if strings.Contains(text, "living") || strings.Contains(text, "unreachable") {
 		t.Errorf("a living shim has left something:\n%s", text)
 	}
 	if err := aliveNot(pid); err == nil {
@@ -123,6 +137,12 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 	}
 
 	// containerd comes back and misses nothing.
+	if err := os.Rename(away+".away", away); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(livingPID, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 	os.RemoveAll(filepath.Dir(mount))
 	if err := d.Run(bounded(t)); err != nil {
 		t.Fatal(err)
@@ -131,7 +151,7 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []string{"dead", "living"} {
+	for _, id := range []string{"dead", "living", "unreachable"} {
 		c, err := client.LoadContainer(dead.ctx, id)
 		if err != nil {
 			t.Fatal(err)
@@ -139,6 +159,41 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 		if _, err := c.Task(dead.ctx, nil); errdefs.IsNotFound(err) != (id == "dead") {
 			t.Errorf("the task of %s: %v", id, err)
 		}
+	}
+}
+
+// fixesWhileContainersComeAndGo looks for leftovers, and would remove them, while
+// containers of always the same names come and go: none of them is disturbed.
+func (o operator) fixesWhileContainersComeAndGo(d *daemon.Daemon, where []string) {
+	o.t.Helper()
+	ctx := bounded(o.t)
+	stop := make(chan struct{})
+	var lives errgroup.Group
+	for _, id := range []string{"one", "two", "three"} {
+		lives.Go(func() error {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					o.t.Logf("%s has lived %d times", id, n)
+					return nil
+				default:
+				}
+				if out, err := d.Ctr(ctx, run([]string{"--rm"}, id, "echo", "alive")...).Output(); err != nil || string(out) != "alive\n" {
+					return fmt.Errorf("life %d of %s: %w: %s", n, id, err, out)
+				}
+			}
+		})
+	}
+	for range upgrades(o.t, 3) {
+		var r doctorReport
+		o.reads(&r, append(where, "--fix")...)
+		if len(r.Leftovers) > 0 {
+			o.t.Errorf("living containers have left %+v", r.Leftovers)
+		}
+	}
+	close(stop)
+	if err := lives.Wait(); err != nil {
+		o.t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -135,18 +136,25 @@ func (e *examination) examine(ctx context.Context, found []*shims.Shim, daemons 
 func condition(found []*shims.Shim) []host.Finding {
 	var all []host.Finding
 	counts := map[shims.Kind]int{}
-	pending := 0
+	pending, others := 0, 0
 	for _, s := range found {
 		counts[s.Kind]++
 		if s.Program.Pending {
 			pending++
 		}
-		if s.Silent != "" {
+		switch {
+		case s.Silent == "":
+		case errors.Is(s.Err, fs.ErrPermission):
+			others++
+		default:
 			all = append(all, host.Finding{Area: "shims", Name: s.Name(), Verdict: host.Warn, Found: fmt.Sprintf("process %d %s", s.PID, s.Silent), Advice: "cleat dump " + s.ID + " tells more"})
 		}
 	}
 	text := fmt.Sprintf("%d of cleat, %d of containerd's own, %d of another make", counts[shims.Cleat], counts[shims.Stock], counts[shims.Other])
 	all = append([]host.Finding{{Area: "shims", Name: "running", Verdict: host.OK, Found: text}}, all...)
+	if others > 0 {
+		all = append(all, host.Finding{Area: "shims", Name: "of other users", Verdict: host.Note, Found: fmt.Sprintf("%d, who alone may ask them", others)})
+	}
 	if pending > 0 {
 		all = append(all, host.Finding{Area: "shims", Name: "upgrade pending", Verdict: host.Note, Found: fmt.Sprintf("of %d: cleat upgrade --all", pending)})
 	}

@@ -41,7 +41,7 @@ func main() {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}
-		fmt.Fprintln(os.Stderr, "cleat:", err)
+		fmt.Fprintln(os.Stderr, "cleat:", printable(err.Error()))
 		if !c.understood {
 			os.Exit(exitUsage)
 		}

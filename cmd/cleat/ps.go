@@ -61,6 +61,8 @@ func note(s *shims.Shim) string {
 		return s.Silent
 	case s.Program.Missing:
 		return fmt.Sprintf("%s is not installed any more", s.Program.Name)
+	case s.Program.Foreign:
+		return fmt.Sprintf("%s is no shim of cleat any more", s.Program.Name)
 	case s.Program.Pending:
 		return "upgrade pending: another program is installed"
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/docker/go-units"
 )
@@ -29,11 +30,22 @@ func newTable(out io.Writer) table {
 func (t table) row(cells ...any) {
 	text := make([]string, len(cells))
 	for i, cell := range cells {
-		if text[i] = fmt.Sprint(cell); text[i] == "" {
+		if text[i] = printable(fmt.Sprint(cell)); text[i] == "" {
 			text[i] = "-"
 		}
 	}
 	fmt.Fprintln(t, strings.TrimRight(strings.Join(text, "\t"), " "))
+}
+
+// printable is a text without what would move the cursor or worse: some of it is
+// what other users call their processes.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // size is bytes for people.

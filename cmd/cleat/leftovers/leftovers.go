@@ -42,6 +42,8 @@ type Leftover struct {
 	Namespace, ID string `json:",omitempty"`
 	// Why it is one, and what is still there of a container.
 	Why string
+	// changed is when it was last, by which it is told from another one in its place.
+	changed unix.Timespec
 	// Foreign tells that it is of another make, and left alone.
 	Foreign bool `json:",omitempty"`
 }
@@ -93,15 +95,25 @@ func (s Search) Find(ctx context.Context) []Leftover {
 	found = append(found, s.mounts(bundles)...)
 	found = append(found, s.cgroups(bundles)...)
 	found = slices.DeleteFunc(found, func(l Leftover) bool { return s.Namespace != "" && l.Namespace != "" && l.Namespace != s.Namespace })
+	for i := range found {
+		found[i].changed = changed(found[i].Path)
+	}
 	slices.SortStableFunc(found, func(a, b Leftover) int { return cmp.Compare(a.Path, b.Path) })
 	return found
 }
 
-// Again are those of earlier that are still there.
+// changed is when a file or folder was; zero for none, as of a cgroup's path.
+func changed(path string) unix.Timespec {
+	var st unix.Stat_t
+	unix.Lstat(path, &st)
+	return st.Ctim
+}
+
+// Again are those of earlier that are still there, and have not changed.
 func (s Search) Again(ctx context.Context, earlier []Leftover) []Leftover {
 	now := s.Find(ctx)
 	return slices.DeleteFunc(now, func(l Leftover) bool {
-		return !slices.ContainsFunc(earlier, func(e Leftover) bool { return e.Kind == l.Kind && e.Path == l.Path })
+		return !slices.ContainsFunc(earlier, func(e Leftover) bool { return e.Kind == l.Kind && e.Path == l.Path && e.changed == l.changed })
 	})
 }
 
@@ -114,6 +126,9 @@ const Settle = time.Second
 func (l Leftover) Remove() error {
 	if l.Foreign {
 		return errors.New("it is of another make, and left alone")
+	}
+	if changed(l.Path) != l.changed {
+		return errors.New("it has just changed")
 	}
 	switch l.Kind {
 	case Socket:

@@ -23,7 +23,7 @@ func (d Dump) Write(out io.Writer) {
 	}
 	fmt.Fprintf(out, "\n-- %d children --\n", len(d.Children))
 	for _, c := range d.Children {
-		fmt.Fprintf(out, "process %d: %s, %s, wchan %s, for %s\n", c.PID, c.Name, c.State, c.Wchan, c.Age.Round(time.Millisecond))
+		fmt.Fprintf(out, "process %d: %q, %s, wchan %s, for %s\n", c.PID, c.Name, c.State, c.Wchan, c.Age.Round(time.Millisecond))
 		if len(c.Args) > 0 {
 			fmt.Fprintf(out, "    %q\n", c.Args)
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/prometheus/procfs"
 )
 
@@ -100,8 +101,12 @@ func daemon(args []string) (namespace, id string, ok bool) {
 	if len(rest) > 0 { // an action
 		return "", "", false
 	}
+	// Anybody can call a process so: what is no name of containerd's is none here.
+	if bootstrap.ValidName(namespace) != nil || id != "" && bootstrap.ValidName(id) != nil {
+		return "", "", false
+	}
 	named := strings.HasPrefix(filepath.Base(args[0]), daemonName)
-	return namespace, id, namespace != "" && (named || id != "" && address != "")
+	return namespace, id, named || id != "" && address != ""
 }
 
 // copies drops the processes that another of the list is just starting: until

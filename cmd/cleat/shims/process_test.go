@@ -18,13 +18,15 @@ func TestCommandLinesOfShims(t *testing.T) {
 		"containerd-shim-cleat-v2 -upgrade-try":                                                                        "",
 		"containerd-shim-cleat-v2 -info":                                                                               "",
 		"containerd-shim-cleat-v2 -v":                                                                                  "",
-		"containerd-shim-cleat-v2":                                                                                     "",
-		"containerd --config /etc/containerd/config.toml":                                                              "",
-		"some-client -namespace default -id a":                                                                         "",
-		"containerd-shim-cleat-v2 -namespace":                                                                          "",
-		"runc --root /run/runc state a":                                                                                "",
-		"grep containerd-shim-cleat-v2 -namespace x -id y -address z":                                                  "",
-		"containerd-shim-cleat-v2 -namespace default -id a -address /c.sock -socket /run/s/x":                          "default/a",
+		"containerd-shim-cleat-v2 -namespace de\x1b[31mfault -id a -address /c.sock":                                   "",
+		"containerd-shim-cleat-v2 -namespace default -id ../a -address /c.sock":                                        "",
+		"containerd-shim-cleat-v2":                                                            "",
+		"containerd --config /etc/containerd/config.toml":                                     "",
+		"some-client -namespace default -id a":                                                "",
+		"containerd-shim-cleat-v2 -namespace":                                                 "",
+		"runc --root /run/runc state a":                                                       "",
+		"grep containerd-shim-cleat-v2 -namespace x -id y -address z":                         "",
+		"containerd-shim-cleat-v2 -namespace default -id a -address /c.sock -socket /run/s/x": "default/a",
 	} {
 		namespace, id, ok := daemon(strings.Fields(line))
 		got := ""

@@ -24,9 +24,10 @@ type Program struct {
 	// Running is the file that runs; Gone tells that it has no name any more.
 	Running string
 	Gone    bool `json:",omitempty"`
-	// Pending tells that another program is installed, which an upgrade would run;
-	// Missing that none is.
+	// Pending tells that another program of cleat is installed, which an upgrade
+	// would run; Foreign that one is which is none of cleat's; Missing that none is.
 	Pending bool `json:",omitempty"`
+	Foreign bool `json:",omitempty"`
 	Missing bool `json:",omitempty"`
 }
 
@@ -138,7 +139,10 @@ func (p *programs) look(s *Shim) {
 		return
 	}
 	defer installed.Close()
-	s.Program.Pending = !p.same(running, installed)
+	if !p.same(running, installed) {
+		s.Program.Pending = p.kind(installed) == Cleat
+		s.Program.Foreign = !s.Program.Pending
+	}
 }
 
 // byName guesses whose program it is when the file may not be read.
