@@ -100,9 +100,12 @@ func (o operator) says(code int, words string, args ...string) {
 type shimEntry struct {
 	Kind, Namespace, ID, Silent string
 	PID                         int
-	Program                     struct{ Pending bool }
-	Process                     struct{ Private uint64 }
-	Info                        *struct {
+	Program                     struct {
+		Pending   bool
+		Installed string
+	}
+	Process struct{ Private uint64 }
+	Info    *struct {
 		Release           string
 		Containers, Execs int
 		Started           time.Time
@@ -243,7 +246,7 @@ func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 		t.Errorf("with a frozen shim the list took %s", took)
 	}
 	shows(t, list, "NAMESPACE", "GROUP", "PID", "VERSION", "MEMORY", "CONTAINERS", "EXECS", "AGE")
-	shows(t, list, l.Namespace, "healthy", pid, "MiB", " 2 ", " 1 ")
+	shows(t, list, l.Namespace, "healthy", pid, "iB", " 2 ", " 1 ")
 	shows(t, list, "stuck", stuck.shimPID(), " 1 ", " 0 ")
 	shows(t, list, "frozen", frozenPID, "does not answer: it is stopped by a signal")
 	shows(t, list, "stock", "containerd's own shim, left alone")
@@ -278,7 +281,7 @@ func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 	shows(t, text, "cleat: ", "does not answer: it is stopped by a signal; cleat dump frozen tells more")
 	shows(t, text, "shim", "process", frozenPID, "stopped by a signal")
 	shows(t, text, "bundle", frozen.bundle)
-	shows(t, o.types(1, "inspect", "stuck", "--timeout", "1ns"), "cleat: ", "does not answer within 1ns (it is sleeping)")
+	shows(t, o.types(1, "inspect", "stuck", "--timeout", "1ns"), "cleat: ", "does not answer within 1ns (it is ")
 	o.says(1, "is served by containerd's own shim", "inspect", "stock")
 	o.says(1, `"s" stands for 3: `, "inspect", "s")
 	o.says(1, "no shim or container has the id", "inspect", "nothing")

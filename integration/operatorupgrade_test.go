@@ -76,7 +76,7 @@ func TestOperatorUpgradesShims(t *testing.T) {
 	if ids := o.pending(); !slices.Equal(ids, all4) {
 		t.Errorf("an upgrade is pending of %q", ids)
 	}
-	shows(t, o.types(0, "ps"), "left", "upgrade pending")
+	shows(t, o.types(0, "ps"), "left", "upgrade pending: ", "is installed")
 	text := o.types(0, "upgrade", "--all", "--dry-run")
 	shows(t, text, "4 of 4", "crowd", "would work") // the one with the most containers is the last
 	shows(t, text, "4 can be upgraded, 1 of another make left alone")

@@ -76,14 +76,25 @@ func (c *cli) seen(out io.Writer, m shims.Match, err error) error {
 
 // one finds a shim of ours, or says what is in the way.
 func (c *cli) one(command *cobra.Command, id string) (shims.Match, error) {
-	matches, err := c.host.Match(command.Context(), id)
+	matches, err := c.several(command, id)
 	if err != nil {
 		return shims.Match{}, err
 	}
-	if m := matches[0]; m.Shim.Kind != shims.Cleat {
-		return m, fmt.Errorf("%s is served by %s (%s, process %d), which is left alone", m.Name(), m.Shim.Make(), m.Shim.Program.Name, m.Shim.PID)
-	}
 	return matches[0], nil
+}
+
+// several is one, for each of ids.
+func (c *cli) several(command *cobra.Command, ids ...string) ([]shims.Match, error) {
+	matches, err := c.host.Match(command.Context(), ids...)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range matches {
+		if m.Shim.Kind != shims.Cleat {
+			return nil, fmt.Errorf("%s is served by %s (%s, process %d), which is left alone", m.Name(), m.Shim.Make(), m.Shim.Program.Name, m.Shim.PID)
+		}
+	}
+	return matches, nil
 }
 
 // only leaves of an inspection what is about one container.

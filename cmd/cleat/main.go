@@ -35,7 +35,7 @@ func main() {
 	version.Release, version.Revision = release, revision
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	c := newCLI()
+	c := new(cli)
 	root := c.root()
 	if err := root.ExecuteContext(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -56,8 +56,6 @@ type cli struct {
 	// understood tells that the command line was, and that a command has begun.
 	understood bool
 }
-
-func newCLI() *cli { return &cli{} }
 
 const about = `cleat looks after the shims of this host: the processes that serve containerd's
 containers. It finds those of cleat under whatever name they run, in all

@@ -64,6 +64,9 @@ func note(s *shims.Shim) string {
 	case s.Program.Foreign:
 		return fmt.Sprintf("%s is no shim of cleat any more", s.Program.Name)
 	case s.Program.Pending:
+		if s.Program.Installed != "" && s.Program.Installed != s.Release() {
+			return fmt.Sprintf("upgrade pending: %s is installed", s.Program.Installed)
+		}
 		return "upgrade pending: another program is installed"
 	}
 	return ""

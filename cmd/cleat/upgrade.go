@@ -160,11 +160,11 @@ func (u *upgrades) choose(command *cobra.Command, ids []string) (chosen []*shims
 		}
 		slices.SortStableFunc(chosen, func(a, b *shims.Shim) int { return cmp.Compare(containers(a), containers(b)) })
 	} else {
-		for _, id := range ids {
-			m, err := u.one(command, id)
-			if err != nil {
-				return nil, 0, err
-			}
+		matches, err := u.several(command, ids...)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, m := range matches {
 			if !slices.ContainsFunc(chosen, func(s *shims.Shim) bool { return s.PID == m.Shim.PID && s.Socket == m.Shim.Socket }) {
 				chosen = append(chosen, m.Shim)
 			}

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/cleatrun/cleat/cmd/cleat/shims"
+	"github.com/cleatrun/cleat/shim/options"
 	"github.com/pelletier/go-toml/v2"
 	"github.com/prometheus/procfs"
 )
@@ -25,8 +26,7 @@ type Containerd struct {
 	Path []string
 	// Handlers are the runtimes of its CRI by name.
 	Handlers map[string]Handler
-	// Shims are the files that it runs for containers of clients other than the
-	// CRI, by runtime.
+	// Shims of cleat that it finds by the names of runtimes.
 	Shims   map[string]string
 	failure error
 	proc    procfs.Proc
@@ -64,47 +64,53 @@ func Containerds(ctx context.Context) []Containerd {
 			continue
 		}
 		c := Containerd{PID: p.PID, State: defaultState, proc: p}
-		if c.failure = trusted(p); c.failure == nil {
-			c.read(ctx, args)
+		program, err := trusted(p)
+		if c.failure = err; err == nil {
+			c.read(ctx, program, args)
+			program.Close()
 		}
 		found = append(found, c)
 	}
 	return found
 }
 
-// trusted tells whether the program of a process can be run: anybody can call one
+// trusted opens the program of a process if it can be run: anybody can call one
 // containerd, in a container, too.
-func trusted(p procfs.Proc) error {
-	if status, err := p.NewStatus(); err != nil || int(status.UIDs[0]) != os.Geteuid() {
-		return errors.New("it belongs to another user, and is not asked")
+func trusted(p procfs.Proc) (*os.File, error) {
+	program, err := os.Open(fmt.Sprintf("/proc/%d/exe", p.PID))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, errors.New("it belongs to another user, and is not asked")
 	}
-	if !shims.SameMounts(p.PID) {
-		return errors.New("it has mounts of its own, as in a container, and is not asked")
-	}
-	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.PID))
 	if err != nil {
-		return fmt.Errorf("look at its program: %w", err)
+		return nil, fmt.Errorf("look at its program: %w", err)
 	}
-	owner := info.Sys().(*syscall.Stat_t).Uid
-	if info.Mode().Perm()&0o002 != 0 || owner != 0 && int(owner) != os.Geteuid() {
-		return errors.New("others than root can change its program, which is not run")
+	switch status, failure := p.NewStatus(); {
+	case failure != nil || int(status.UIDs[0]) != os.Geteuid():
+		err = errors.New("it belongs to another user, and is not asked")
+	case !shims.SameMounts(p.PID):
+		err = errors.New("it has mounts of its own, as in a container, and is not asked")
+	default:
+		err = shims.Trusted(program)
 	}
-	return nil
+	if err != nil {
+		program.Close()
+		return nil, err
+	}
+	return program, nil
 }
 
 // read asks the program that runs for its version and its configuration.
-func (c *Containerd) read(ctx context.Context, args []string) {
+func (c *Containerd) read(ctx context.Context, program *os.File, args []string) {
 	environ, _ := c.proc.Environ()
 	for _, v := range environ {
 		if path, ok := strings.CutPrefix(v, "PATH="); ok {
 			c.Path = filepath.SplitList(path)
 		}
 	}
-	program := fmt.Sprintf("/proc/%d/exe", c.PID)
-	if file, err := os.Readlink(program); err == nil {
+	if file, err := os.Readlink(program.Name()); err == nil {
 		c.Path = append(c.Path, filepath.Dir(file)) // the last place where it looks
 	}
-	version, err := run(ctx, program, "--version")
+	version, err := runFile(ctx, program, "--version")
 	if err != nil {
 		c.failure = fmt.Errorf("it cannot be run: %w", err)
 		return
@@ -115,7 +121,7 @@ func (c *Containerd) read(ctx context.Context, args []string) {
 	if c.Config = option(args, "c", "config"); c.Config == "" {
 		c.Config = defaultConfig
 	}
-	text, err := run(ctx, program, "--config", c.Config, "config", "dump")
+	text, err := runFile(ctx, program, "--config", c.Config, "config", "dump")
 	if err == nil {
 		err = c.parse(text)
 	}
@@ -126,8 +132,14 @@ func (c *Containerd) read(ctx context.Context, args []string) {
 		c.State = state
 	}
 	c.Shims = map[string]string{}
-	for _, runtime := range []string{"io.containerd.cleat.v2", "io.containerd.runc.v2"} {
-		c.Shims[runtime] = c.shim(runtime, "")
+	for _, dir := range c.Path {
+		files, _ := filepath.Glob(filepath.Join(dir, "containerd-shim-*-*"))
+		for _, file := range files {
+			runtime := options.RuntimeName(file)
+			if kind, err := shims.KindOf(file); err == nil && kind == shims.Cleat && c.shim(runtime, "") == file {
+				c.Shims[runtime] = file
+			}
+		}
 	}
 }
 
@@ -230,14 +242,8 @@ func (c *Containerd) Findings() []Finding {
 		}
 	}
 	for _, runtime := range sortedKeys(c.Shims) {
-		file := c.Shims[runtime]
-		if file == "" {
-			continue
-		}
-		if kind, _ := shims.KindOf(file); kind == shims.Cleat {
-			f.add("runtime "+runtime, OK, file+", a shim of cleat", "")
-			ours++
-		}
+		f.add("runtime "+runtime, OK, c.Shims[runtime]+", a shim of cleat", "")
+		ours++
 	}
 	if ours == 0 && c.failure == nil {
 		f.add("shims of cleat", Warn, "none is found in "+strings.Join(c.Path, ":"), "install it there (make install), or name it by runtime_path")

@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/cleatrun/cleat/cmd/cleat/shims"
 )
 
 // Verdict on something that was looked at.
@@ -67,7 +69,17 @@ const commandLimit = 5 * time.Second
 func run(ctx context.Context, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
+	return answer(ctx, exec.CommandContext(ctx, path, args...))
+}
+
+// runFile is run for a program that is open.
+func runFile(ctx context.Context, f *os.File, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	return answer(ctx, shims.Command(ctx, f, args...))
+}
+
+func answer(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, time.Second
 	err := cmd.Run()

@@ -34,7 +34,7 @@ const atOnce = 16
 // Find finds all shims and asks ours who they are. They are in order of
 // namespace and name.
 func (h Host) Find(ctx context.Context) ([]*Shim, error) {
-	found, err := h.processes()
+	found, err := h.processes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (h Host) Find(ctx context.Context) ([]*Shim, error) {
 }
 
 // processes finds those that /proc has.
-func (h Host) processes() ([]*Shim, error) {
+func (h Host) processes(ctx context.Context) ([]*Shim, error) {
 	all, err := procfs.AllProcs()
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -75,11 +75,11 @@ func (h Host) processes() ([]*Shim, error) {
 		if !ok || p.PID == os.Getpid() {
 			continue
 		}
-		s := &Shim{PID: p.PID, Namespace: namespace, ID: id}
+		s := &Shim{PID: p.PID, Namespace: namespace, ID: id, programs: looked}
 		if s.Process, err = readProcess(p); err != nil || len(s.Process.Args) == 0 {
 			continue
 		}
-		looked.look(s)
+		looked.look(ctx, s)
 		network, _ := os.Readlink(procPath(p.PID, "ns", "net"))
 		if sockets[network] == nil {
 			sockets[network] = listeners(p.PID)

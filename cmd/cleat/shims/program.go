@@ -2,6 +2,7 @@ package shims
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"errors"
@@ -9,9 +10,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,9 +29,11 @@ type Program struct {
 	Gone    bool `json:",omitempty"`
 	// Pending tells that another program of cleat is installed, which an upgrade
 	// would run; Foreign that one is which is none of cleat's; Missing that none is.
-	Pending bool `json:",omitempty"`
-	Foreign bool `json:",omitempty"`
-	Missing bool `json:",omitempty"`
+	// Installed is the release of the pending one, as far as it tells.
+	Pending   bool   `json:",omitempty"`
+	Installed string `json:",omitempty"`
+	Foreign   bool   `json:",omitempty"`
+	Missing   bool   `json:",omitempty"`
 }
 
 // The main packages of programs, as Go records them in each.
@@ -42,6 +47,7 @@ type programs struct {
 	mu    sync.Mutex // guards what follows
 	kinds map[file]Kind
 	sums  map[file][]byte
+	said  map[file]string
 }
 
 // file is one, whatever its name. The time is for one that is written over.
@@ -52,7 +58,7 @@ type file struct {
 }
 
 func newPrograms() *programs {
-	return &programs{kinds: map[file]Kind{}, sums: map[file][]byte{}}
+	return &programs{kinds: map[file]Kind{}, sums: map[file][]byte{}, said: map[file]string{}}
 }
 
 // identify stats a file through f.
@@ -115,9 +121,61 @@ func (p *programs) sum(id file, f *os.File) []byte {
 	return p.sums[id]
 }
 
+// Trusted tells whether a program can be run that others name: it is if nobody
+// can change it but root and this user. What is run is to be the open file.
+func Trusted(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o002 != 0 || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("others than root can change %s, which is not run", f.Name())
+	}
+	return nil
+}
+
+// Command runs an open program, whatever has become of its name.
+func Command(ctx context.Context, f *os.File, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), args...)
+	cmd.Args[0] = f.Name()
+	return cmd
+}
+
+// release asks a program of ours for its release, if it can be trusted.
+func (p *programs) release(ctx context.Context, f *os.File) string {
+	id, err := identify(f)
+	if err != nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if release, known := p.said[id]; known {
+		return release
+	}
+	p.said[id] = ""
+	if Trusted(f) != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
+	defer cancel()
+	out, err := Command(ctx, f, "-v").Output()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if after, ok := strings.CutPrefix(strings.TrimSpace(line), "Version:"); ok {
+			p.said[id] = strings.TrimSpace(after)
+		}
+	}
+	return p.said[id]
+}
+
+// releaseLimit bounds a program that tells its release.
+const releaseLimit = 2 * time.Second
+
 // look fills in what there is to know of the program of a process, and returns
 // whose it is.
-func (p *programs) look(s *Shim) {
+func (p *programs) look(ctx context.Context, s *Shim) {
 	s.Program.Name = s.Process.Args[0]
 	link, err := os.Readlink(procPath(s.PID, "exe"))
 	if err == nil {
@@ -142,6 +200,9 @@ func (p *programs) look(s *Shim) {
 	if !p.same(running, installed) {
 		s.Program.Pending = p.kind(installed) == Cleat
 		s.Program.Foreign = !s.Program.Pending
+	}
+	if s.Program.Pending && SameMounts(s.PID) {
+		s.Program.Installed = p.release(ctx, installed)
 	}
 }
 
@@ -220,6 +281,9 @@ func KindOf(path string) (Kind, error) {
 
 // Runs tells whether a shim runs the program that is in a file.
 func (s *Shim) Runs(path string) bool {
+	if s.PID == 0 {
+		return false
+	}
 	running, err := os.Open(procPath(s.PID, "exe"))
 	if err != nil {
 		return false
@@ -230,5 +294,5 @@ func (s *Shim) Runs(path string) bool {
 		return false
 	}
 	defer other.Close()
-	return newPrograms().same(running, other)
+	return s.programs.same(running, other)
 }

@@ -47,7 +47,8 @@ type Shim struct {
 	Info   *control.Info `json:",omitempty"`
 	Silent string        `json:",omitempty"`
 	// Err is the reason for Silent.
-	Err error `json:"-"`
+	Err      error `json:"-"`
+	programs *programs
 }
 
 // Name is how an operator is told of it.
