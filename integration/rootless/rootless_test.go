@@ -143,7 +143,7 @@ func (h *home) furnish() {
 	}
 	// Where the programs are built others may not be allowed to go.
 	must(os.MkdirAll(h.Path("home", "bin"), 0o755))
-	for _, program := range []string{programs.Containerd, programs.Ctr, programs.Shim, programs.StockShim, programs.Runc} {
+	for _, program := range []string{programs.Containerd, programs.Ctr, programs.Shim, programs.StockShim, programs.Runc, programs.Cleat} {
 		content, err := os.ReadFile(program)
 		must(err)
 		must(os.WriteFile(h.Path("home", "bin", filepath.Base(program)), content, 0o755))

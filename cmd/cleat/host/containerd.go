@@ -54,15 +54,19 @@ func Containerds(ctx context.Context) []Containerd {
 		return nil
 	}
 	var found []Containerd
+	seen := map[string]bool{}
 	for _, p := range all {
 		args, err := p.CmdLine()
 		if err != nil || len(args) == 0 || filepath.Base(args[0]) != "containerd" {
 			continue
 		}
-		// A child that has no program of its own yet looks like it.
-		if stat, err := p.Stat(); err != nil || slices.ContainsFunc(found, func(c Containerd) bool { return c.PID == stat.PPID }) {
+		// A process that has no program of its own yet looks like who has made it.
+		mounts, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", p.PID))
+		name := fmt.Sprintf("%q %s", args, mounts)
+		if seen[name] {
 			continue
 		}
+		seen[name] = true
 		c := Containerd{PID: p.PID, State: defaultState, proc: p}
 		program, err := trusted(p)
 		if c.failure = err; err == nil {

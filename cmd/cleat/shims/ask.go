@@ -36,6 +36,8 @@ func (s *Shim) Ask(ctx context.Context, limit time.Duration, question func(conte
 			words += " (it is " + p.State + ")"
 		}
 		return &silence{words, err}
+	case errors.As(err, new(*silence)):
+		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, unix.ECONNREFUSED):
@@ -46,7 +48,7 @@ func (s *Shim) Ask(ctx context.Context, limit time.Duration, question func(conte
 		return &silence{fmt.Sprintf("belongs to user %d, who alone may ask it", s.Process.User), err}
 	case errors.Is(err, ttrpc.ErrClosed):
 		if s.PID != 0 && s.Process.User != os.Geteuid() {
-			return &silence{fmt.Sprintf("belongs to user %d, who alone may ask it", s.Process.User), err}
+			return &silence{fmt.Sprintf("belongs to user %d, who alone may ask it", s.Process.User), fs.ErrPermission}
 		}
 		return &silence{"has closed the connection without an answer", err}
 	case errdefs.IsNotImplemented(err):
@@ -84,10 +86,13 @@ func (s *Shim) now() Process {
 }
 
 func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.Client) error) error {
-	if s.Socket == "" && s.PID != 0 && s.Process.User != os.Geteuid() {
+	if s.Socket == "" && s.Process.User != os.Geteuid() {
 		return fs.ErrPermission
 	}
 	if s.Socket == "" {
+		if _, err := os.ReadDir(procPath(s.PID, "fd")); errors.Is(err, fs.ErrPermission) {
+			return &silence{"may not be looked into from here: it is in a user namespace, where nsenter(1) leads", err}
+		}
 		return &silence{"has no socket that can be seen from here", fs.ErrNotExist}
 	}
 	address, done, err := s.reach()
@@ -100,7 +105,10 @@ func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.
 		return err
 	}
 	defer client.Close()
-	return errgrpc.ToNative(question(ctx, client))
+	if err = question(ctx, client); errors.Is(err, ttrpc.ErrClosed) {
+		return err // ToNative would hide it
+	}
+	return errgrpc.ToNative(err)
 }
 
 // reach is a path of the socket from here: the shim may be in another mount
