@@ -44,6 +44,11 @@ func TestOperatorExaminesTheHost(t *testing.T) {
 	shows(t, text, "ok", "runtime io.containerd.cleat.v2", programs.Shim, "a shim of cleat")
 	shows(t, text, "fs.pipe-max-size")
 	shows(t, o.types(0, "doctor", "runtimes"), "ok", "runc", programs.Runc, "spec 1.")
+	// The other kind of cgroups, where this host has the first: without controllers.
+	text, _, _ = finish(t, apart(t, o.cmd("doctor", "cgroups"), "--mount", "sh", "-c", `umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$0" "$@"`))
+	shows(t, text, "ok", "mode", "v2")
+	shows(t, text, "ok", "cgroup.freeze", "there")
+	shows(t, text, "cgroup.kill")
 	o.says(2, `invalid argument "weather"`, "doctor", "weather")
 }
 

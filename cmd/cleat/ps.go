@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/cleatrun/cleat/cmd/cleat/shims"
 	"github.com/spf13/cobra"
@@ -14,6 +15,8 @@ func (c *cli) ps() *cobra.Command {
 		Long: `List the shims of this host: the container or pod for which each was started,
 its process, the release that runs, its private memory, how many containers and
 execs it serves, and since when it lives.
+
+The ids of Kubernetes and Docker are cut to what is needed; --json has them whole.
 
 NOTE tells what an operator should know: that another program is installed than
 the one that runs (cleat upgrade runs it), that the shim does not answer and
@@ -37,11 +40,21 @@ what the kernel says of it, or that it is of another make.`,
 				if s.PID != 0 {
 					pid = strconv.Itoa(s.PID)
 				}
-				t.row(s.Namespace, s.ID, pid, s.Release(), size(memory(s)), containers, execs, since(s.Started()), note(s))
+				t.row(s.Namespace, short(s.ID), pid, s.Release(), size(memory(s)), containers, execs, since(s.Started()), note(s))
 			}
 			return t.Flush()
 		},
 	}
+}
+
+// short is the beginning of an id that a program has made, 64 hexadecimal digits:
+// enough to be told from others, and to be typed.
+func short(id string) string {
+	const digits, enough = 64, 12
+	if len(id) == digits && strings.Trim(id, "0123456789abcdef") == "" {
+		return id[:enough]
+	}
+	return id
 }
 
 // memory is a shim's own, or at least what it can touch.

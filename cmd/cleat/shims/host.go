@@ -41,21 +41,25 @@ func (h Host) Find(ctx context.Context) ([]*Shim, error) {
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for _, s := range found {
-		if s.Kind == Cleat {
+		if s.Kind == Cleat && h.asksOf(s) {
 			group.Go(func() error { s.introduce(ctx, h.Limit); return nil })
 		}
 	}
 	group.Wait()
+	found = slices.DeleteFunc(found, func(s *Shim) bool { return s.Err != nil && s.Ended() }) // meanwhile
 	found = append(found, h.hidden(ctx, found)...)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(s *Shim) bool { return h.Namespace != "" && s.Namespace != h.Namespace })
+	found = slices.DeleteFunc(found, func(s *Shim) bool { return !h.asksOf(s) })
 	slices.SortFunc(found, func(a, b *Shim) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.ID, b.ID), cmp.Compare(a.PID, b.PID))
 	})
 	return found, nil
 }
+
+// asksOf tells whether a shim is of the namespace that is asked for.
+func (h Host) asksOf(s *Shim) bool { return h.Namespace == "" || s.Namespace == h.Namespace }
 
 // processes finds those that /proc has.
 func (h Host) processes(ctx context.Context) ([]*Shim, error) {
