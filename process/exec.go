@@ -45,11 +45,15 @@ func (p *Process) StartExec(ctx context.Context) error {
 }
 
 // admitStart counts the exec as running, so that the exit of init waits for
-// its end, unless init is gone; the caller holds container.mu.
+// its end, unless init is gone: then the exec will never run, and those who wait
+// for it have waited long enough. The caller holds container.mu.
 func (p *Process) admitStart() error {
 	c := p.container
 	if c.initGone {
-		return fmt.Errorf("%s: its init process has ended: %w", p.name(), errdefs.ErrFailedPrecondition)
+		err := fmt.Errorf("%s: its init process has ended: %w", p.name(), errdefs.ErrFailedPrecondition)
+		p.notRun(err)
+		p.release()
+		return err
 	}
 	if _, err := c.init.next(OpStartExec); err != nil {
 		return err
@@ -116,9 +120,7 @@ func (p *Process) neverRan(cause error) error {
 	if ended && !errdefs.IsFailedPrecondition(cause) {
 		cause = fmt.Errorf("%w (the container's init process has ended: %w)", cause, errdefs.ErrFailedPrecondition)
 	}
-	p.state.State = Stopped
-	p.state.Exit = Exit{Status: launchStatus(cause), At: time.Now()}
-	p.publish()
+	p.notRun(cause)
 	if p.child != nil {
 		p.child.Signal(killSignal)
 		return cause
@@ -126,6 +128,14 @@ func (p *Process) neverRan(cause error) error {
 	c.execGone()
 	p.release()
 	return cause
+}
+
+// notRun makes the state that of an exec that has not come to run; the caller
+// holds container.mu.
+func (p *Process) notRun(cause error) {
+	p.state.State = Stopped
+	p.state.Exit = Exit{Status: launchStatus(cause), At: time.Now()}
+	p.publish()
 }
 
 // launchStatus is the exit status by which shells, Docker and Kubernetes tell

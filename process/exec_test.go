@@ -198,6 +198,32 @@ func TestExecThatFailsBecauseInitHasEndedSaysSo(t *testing.T) {
 	b.expect("create", "exec-added/unlucky", "start", "exit")
 }
 
+// Who waits for an exec that is not started any more, because init has ended,
+// learns of it when the start is refused and not only when it is deleted.
+func TestWaitForAnExecThatIsRefusedBecauseInitHasEnded(t *testing.T) {
+	b := newBox(t, boxOptions{})
+	b.run()
+	p := b.exec("late", sleeps)
+	early := make(chan error, 1)
+	ctx := bounded(t)
+	go func() { _, err := p.Wait(ctx); early <- err }()
+	must(t, "kill", b.Init().Kill(syscall.SIGKILL, false))
+	b.ends(137)
+	for range 2 {
+		if err := p.StartExec(bounded(t)); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("start: %v", err)
+		}
+	}
+	must(t, "the wait from before", receive(t, "the end of the wait", early))
+	ends(t, p, 255)
+	if err := p.Kill(syscall.SIGKILL, false); !errdefs.IsNotFound(err) {
+		t.Errorf("kill: %v", err)
+	}
+	must(t, "delete", p.DeleteExec(bounded(t)))
+	b.delete()
+	b.expect("create", "start", "exec-added/late", "exit", "delete/late", "delete")
+}
+
 // What a client asks before there are streams holds for those to come.
 func TestInputClosedBeforeTheStartIsClosed(t *testing.T) {
 	b := newBox(t, boxOptions{})

@@ -138,6 +138,22 @@ func (c *containers) shutdown(id string) {
 	c.endIfAsked()
 }
 
+// terminate ends the shim if it serves nobody, whoever is expected: the host is
+// being shut down, and nobody may be waited for. It returns how many are served.
+func (c *containers) terminate() (served int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if served = len(c.byID); served > 0 {
+		return served
+	}
+	for id := range c.expected {
+		c.forget(id)
+	}
+	c.asked = true
+	c.endIfAsked()
+	return 0
+}
+
 func (c *containers) endIfAsked() {
 	if c.asked && !c.held && len(c.byID) == 0 && len(c.expected) == 0 && !c.isEnding() {
 		close(c.ending)

@@ -105,6 +105,35 @@ func (c *containers) expects(id string) bool {
 	return c.expected[id] != nil
 }
 
+// A service manager that ends everything does not wait two minutes for a
+// container that will not come.
+func TestSignalledShimWaitsForNobody(t *testing.T) {
+	c := newContainers("a", longAfter)
+	if n := c.terminate(); n != 0 {
+		t.Errorf("it serves %d", n)
+	}
+	receive(t, "the end", c.ending)
+	if _, _, err := c.claim("a", containerOf("a")); !errdefs.IsUnavailable(err) {
+		t.Errorf("a container is let in: %v", err)
+	}
+	// One that serves somebody stays, and keeps its promise to the others.
+	c = newContainers("a", longAfter)
+	a := claimed(t, c, "a")
+	c.expect("b", longAfter)
+	if n := c.terminate(); n != 1 || c.isEnding() || !c.expects("b") {
+		t.Errorf("it serves %d; ending is %t, b is expected %t", n, c.isEnding(), c.expects("b"))
+	}
+	// One that is held up ends afterwards.
+	c.remove(a)
+	must(t, "hold", c.hold())
+	c.terminate()
+	if c.isEnding() {
+		t.Error("it ends while it is held")
+	}
+	c.goOn()
+	receive(t, "the end", c.ending)
+}
+
 // A shim that was started for a container that never comes must not stay for
 // ever: its containerd may have died in between.
 func TestShimWhoseContainerNeverComesEnds(t *testing.T) {

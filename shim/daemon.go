@@ -163,10 +163,8 @@ func (s *shim) signalled(signal os.Signal) {
 		s.log.Info("stacks of all goroutines:\n%s", stacks(48<<10)) // what fits in a pipe
 		s.leaveDump()
 	default:
-		if n := len(s.tasks.containers.all()); n > 0 {
+		if n := s.tasks.containers.terminate(); n > 0 {
 			s.log.Warn("%s is ignored: %d containers are served", signal, n)
-			return
 		}
-		s.tasks.containers.shutdown("")
 	}
 }

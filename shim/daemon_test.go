@@ -288,6 +288,15 @@ func TestDaemonWithoutContainersEndsWhenItIsSignalled(t *testing.T) {
 	d.hasEnded()
 }
 
+// Nobody has asked for the container yet, and perhaps nobody will.
+func TestDaemonBeforeItsFirstCreateEndsWhenItIsSignalled(t *testing.T) {
+	d := startDaemon(t, "exit 0")
+	_, err := d.Connect(bounded(t), &task.ConnectRequest{ID: daemonID}) // it serves
+	must(t, "connect", err)
+	must(t, "signal", d.cmd.Process.Signal(syscall.SIGTERM))
+	d.hasEnded()
+}
+
 // Orphans of the container's processes become the daemon's children, which must
 // not pile up as zombies.
 func TestDaemonReapsOrphans(t *testing.T) {
