@@ -243,16 +243,16 @@ func TestUpgradeAndDowngradeBetweenVersionsOfTheState(t *testing.T) {
 	if inMachine() {
 		t.Skip("there is no Go here to build other versions with")
 	}
-	next := variant(t, "next", map[string]string{"stateVersion": "2"})
-	future := variant(t, "future", map[string]string{"stateVersion": "3", "stateFloor": "3", "stateOldest": "3"})
-	apart := variant(t, "apart", map[string]string{"stateVersion": "2", "stateFloor": "2"})
+	next := variant(t, "next", map[string]string{"stateVersion": "3"})
+	future := variant(t, "future", map[string]string{"stateVersion": "4", "stateFloor": "4", "stateOldest": "4"})
+	apart := variant(t, "apart", map[string]string{"stateVersion": "3", "stateFloor": "3"})
 	l := newLone(t)
 	m := l.member("versions").run()
 	for range 3 {
 		if u := upgradeTo(t, m.shim, next); u.To != "next" {
 			t.Errorf("upgraded %+v", u)
 		}
-		if info, err := m.shim.Info(m.ctx); err != nil || info.Release != "next" || info.StateVersion != 2 {
+		if info, err := m.shim.Info(m.ctx); err != nil || info.Release != "next" || info.StateVersion != 3 {
 			t.Errorf("info %+v, %v", info, err)
 		}
 		if u := upgradeTo(t, m.shim, programs.Shim); u.From != "next" {
@@ -266,9 +266,9 @@ func TestUpgradeAndDowngradeBetweenVersionsOfTheState(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	refused(future, "it reads the state from version 3 on, and that of the running program is of version 1")
+	refused(future, "it reads the state from version 4 on, and that of the running program is of version 2")
 	upgradeTo(t, m.shim, apart)
-	refused(programs.Shim, "can be handed to version 2 and later")
+	refused(programs.Shim, "can be handed to version 3 and later")
 	upgradeTo(t, m.shim, next)
 	m.end()
 }

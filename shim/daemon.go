@@ -10,6 +10,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -83,7 +84,27 @@ func listenOn(socket *os.File) (*net.UnixListener, error) {
 }
 
 func (s *shim) eventOptions() events.Options {
-	return events.Options{Address: s.daemon.TTRPCAddress, Namespace: s.daemon.Namespace, Log: s.log.Warn}
+	return events.Options{Address: s.daemon.TTRPCAddress, Namespace: s.daemon.Namespace, Log: s.log.Warn, Spill: s.spillEvents}
+}
+
+// spillEvents makes the file for events that are too many for memory: on a disk,
+// if there is one, else in the memory in which bundles are. A bundle may be gone.
+func (s *shim) spillEvents() (*os.File, error) {
+	bundles := []oci.Bundle{oci.Bundle(s.daemon.Bundle)}
+	for _, c := range s.tasks.containers.all() {
+		bundles = append(bundles, c.Bundle())
+	}
+	var failed error
+	for _, b := range bundles {
+		for _, dir := range []string{b.Work(), string(b)} {
+			file, err := oci.UnnamedFile(dir)
+			if err == nil {
+				return file, nil
+			}
+			failed = errors.Join(failed, err)
+		}
+	}
+	return nil, failed
 }
 
 // assemble makes the services and their server of what there is to serve.

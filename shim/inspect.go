@@ -103,7 +103,8 @@ func (s *shim) state(files *handover.Files) upgrade.State {
 	if files != nil {
 		state.Lingering = stdio.HandoverLingering(files)
 	}
-	state.Events, _ = s.queue.State()
+	state.Events = s.queue.State(files)
+	state.RaiseFloor()
 	return state
 }
 

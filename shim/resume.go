@@ -96,7 +96,7 @@ func restore(r *upgrade.Received) (*shim, error) {
 	if s.listener, err = listenOn(socket); err != nil {
 		return nil, err
 	}
-	queue, err := events.Restore(s.eventOptions(), state.Events)
+	queue, err := events.Restore(s.eventOptions(), state.Events, r.Files)
 	if err != nil {
 		return nil, err
 	}

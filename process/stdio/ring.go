@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/cleatrun/cleat/oci"
 )
 
 // ring holds bytes in the order in which they came. It is no more than limit
@@ -173,21 +172,9 @@ func (m memory) Close() error { return nil }
 type spill struct{ *os.File }
 
 func newSpill(dir string) (spill, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return spill{os.NewFile(uintptr(fd), filepath.Join(dir, "spill"))}, nil
-	}
-	if err != unix.EOPNOTSUPP && err != unix.EISDIR {
-		return spill{}, fmt.Errorf("spill output: %w: %w", &os.PathError{Op: "make a file in", Path: dir, Err: err}, class(err))
-	}
-	// A filesystem that has no files without a name.
-	f, err := os.CreateTemp(dir, ".spill-*")
+	f, err := oci.UnnamedFile(dir)
 	if err != nil {
 		return spill{}, fmt.Errorf("spill output: %w: %w", err, class(err))
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return spill{}, fmt.Errorf("spill output: %w", err)
 	}
 	return spill{f}, nil
 }

@@ -5,18 +5,29 @@ package events
 import (
 	"context"
 	"fmt"
+	"slices"
 
-	"github.com/containerd/containerd/api/types"
-	"google.golang.org/protobuf/proto"
+	"github.com/cleatrun/cleat/oci/handover"
 )
 
-// State is what containerd has not taken.
+// State is what containerd has not taken: Pending, then Spilled, then Later.
 type State struct {
 	// Pending events, the oldest first, each an encoded
 	// containerd.types.Envelope.
 	Pending [][]byte `json:",omitempty"`
+	// Spilled are those that are in a file.
+	Spilled *Spilled `json:",omitempty"`
+	Later   [][]byte `json:",omitempty"`
 	// Sent is how many containerd has taken or refused.
 	Sent uint64 `json:",omitempty"`
+}
+
+// Spilled are events in a file, each after its length in 4 bytes, the lowest
+// first.
+type Spilled struct {
+	File       string // its name in the handover
+	Events     int
+	Start, End int64 // of them in the file
 }
 
 // Hold stops the sending, and waits until containerd has answered for an event
@@ -25,7 +36,7 @@ type State struct {
 func (q *Queue) Hold(ctx context.Context) error {
 	q.mu.Lock()
 	q.held = true
-	if !q.sending {
+	if !q.sending && !q.backlog.writing {
 		q.mu.Unlock()
 		return nil
 	}
@@ -39,8 +50,13 @@ func (q *Queue) Hold(ctx context.Context) error {
 	case <-still:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("containerd does not take the event that is on its way to it: %w", context.Cause(ctx))
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.sending {
+		return fmt.Errorf("events are still being written to a file: %w", context.Cause(ctx))
+	}
+	return fmt.Errorf("containerd does not take the event that is on its way to it: %w", context.Cause(ctx))
 }
 
 // GoOn undoes Hold, also one that has failed, and begins to send what was
@@ -49,9 +65,10 @@ func (q *Queue) GoOn() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.held, q.still = false, nil
-	if len(q.pending) > 0 {
+	if q.backlog.len() > 0 {
 		q.begin()
 	}
+	q.beginSpilling()
 }
 
 // stops tells the sender whether it has to end, which it then has as far as
@@ -67,40 +84,49 @@ func (q *Queue) stops() bool {
 	return true
 }
 
-// tellStill tells Hold that there is no sender. Called with mu held.
+// tellStill tells Hold that nothing moves, if that is so. Called with mu held.
 func (q *Queue) tellStill() {
-	if q.still != nil {
+	if q.still != nil && !q.sending && !q.backlog.writing {
 		close(q.still)
 		q.still = nil
 	}
 }
 
 // State of the queue. It is all that there is to know while it is held.
-func (q *Queue) State() (State, error) {
+func (q *Queue) State(files *handover.Files) State {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := State{Sent: q.sent}
-	for _, e := range q.pending {
-		encoded, err := proto.Marshal(e)
-		if err != nil {
-			return s, fmt.Errorf("event %s: %w", e.Topic, err)
-		}
-		s.Pending = append(s.Pending, encoded)
+	b := &q.backlog
+	s := State{Pending: slices.Clone(b.head), Later: slices.Clone(b.tail), Sent: q.sent}
+	if b.inFile > 0 {
+		s.Spilled = &Spilled{File: files.Add("events", b.file), Events: b.inFile, Start: b.start, End: b.end}
 	}
-	return s, nil
+	return s
 }
 
 // Restore makes a queue that another program has held. It sends nothing before
 // GoOn.
-func Restore(o Options, s State) (*Queue, error) {
+func Restore(o Options, s State, files *handover.Inherited) (*Queue, error) {
 	q := New(o)
 	q.held, q.sent = true, s.Sent
-	for _, encoded := range s.Pending {
-		e := new(types.Envelope)
-		if err := proto.Unmarshal(encoded, e); err != nil {
-			return nil, fmt.Errorf("restore an event: %w", err)
-		}
-		q.pending = append(q.pending, e)
+	b := &q.backlog
+	b.head, b.tail = s.Pending, s.Later
+	for _, e := range b.head {
+		b.headSize += len(e)
+	}
+	for _, e := range b.tail {
+		b.tailSize += len(e)
+	}
+	if s.Spilled == nil {
+		return q, nil
+	}
+	var err error
+	if b.file, err = files.Take(s.Spilled.File); err != nil {
+		return nil, fmt.Errorf("restore events: %w", err)
+	}
+	b.inFile, b.start, b.end = s.Spilled.Events, s.Spilled.Start, s.Spilled.End
+	if b.inFile <= 0 || b.start < 0 || b.start >= b.end {
+		return nil, fmt.Errorf("restore events: %d of them from %d to %d of a file", b.inFile, b.start, b.end)
 	}
 	return q, nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,9 @@ type Options struct {
 	Address   string
 	Namespace string
 	Log       func(format string, args ...any)
+	// Spill makes a file without a name for events that are too many to be kept
+	// in memory. Without one they are kept there all the same.
+	Spill func() (*os.File, error)
 }
 
 // Queue holds the events that containerd has not taken yet. Its methods may be
@@ -61,18 +65,20 @@ type Queue struct {
 	wake, kick, hurry chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	pending []*types.Envelope
+	backlog backlog
 	sent    uint64
-	sending bool            // there is a sender
-	empty   []chan struct{} // closed when nothing is pending
-	held    bool            // there is to be no sender
-	still   chan struct{}   // closed when, after that, there is none
+	// unspilled tells that the last attempt to write to the file has failed.
+	unspilled bool
+	sending   bool            // there is a sender
+	empty     []chan struct{} // closed when nothing is pending
+	held      bool            // there is to be no sender
+	still     chan struct{}   // closed when, after that, there is none
 }
 
 // New returns an empty queue.
 func New(o Options) *Queue {
 	return &Queue{
-		options: o, firstPause: firstPause, subscribe: subscribe, idle: idle,
+		options: o, firstPause: firstPause, subscribe: subscribe, idle: idle, backlog: newBacklog(),
 		wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
 }
@@ -95,10 +101,16 @@ func (q *Queue) Publish(topic string, message proto.Message) {
 		Topic:     topic,
 		Event:     &anypb.Any{TypeUrl: name, Value: value},
 	}
+	encoded, err := proto.Marshal(e)
+	if err != nil {
+		q.options.Log("event %s: %v", topic, err)
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.pending = append(q.pending, e)
+	q.backlog.push(encoded)
 	q.begin()
+	q.beginSpilling()
 }
 
 // begin sees to it that there is a sender. Called with mu held.
@@ -117,29 +129,18 @@ func (q *Queue) begin() {
 // is there.
 func (q *Queue) Kick() { signal(q.kick) }
 
-// Pending tells the topics of the events not taken yet, oldest first.
-func (q *Queue) Pending() []string {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var topics []string
-	for _, e := range q.pending {
-		topics = append(topics, e.Topic)
-	}
-	return topics
-}
-
 // Counters tells how many events containerd has taken or refused, and how many
 // wait.
 func (q *Queue) Counters() (sent uint64, pending int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.sent, len(q.pending)
+	return q.sent, q.backlog.len()
 }
 
 // Drain waits until containerd has taken everything, or until ctx ends.
 func (q *Queue) Drain(ctx context.Context) error {
 	q.mu.Lock()
-	if len(q.pending) == 0 {
+	if q.backlog.len() == 0 {
 		q.mu.Unlock()
 		return nil
 	}
@@ -152,7 +153,8 @@ func (q *Queue) Drain(ctx context.Context) error {
 	case <-empty:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%d events not taken by containerd: %w", len(q.Pending()), ctx.Err())
+		_, pending := q.Counters()
+		return fmt.Errorf("%d events not taken by containerd: %w", pending, ctx.Err())
 	}
 }
 
@@ -174,7 +176,7 @@ func (q *Queue) send() {
 		if q.stops() {
 			return
 		}
-		e := q.first()
+		e := q.next()
 		if e == nil {
 			if !q.more() {
 				return
@@ -212,27 +214,45 @@ func (q *Queue) send() {
 	}
 }
 
-// first is the event to be sent next, or nil.
-func (q *Queue) first() *types.Envelope {
+// next is the event to be sent next, or nil.
+func (q *Queue) next() *types.Envelope {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.pending) == 0 {
-		return nil
+	for {
+		encoded, read := q.backlog.first()
+		switch {
+		case read:
+			q.refill()
+		case encoded == nil:
+			return nil
+		default:
+			e := new(types.Envelope)
+			err := proto.Unmarshal(encoded, e)
+			if err == nil {
+				return e
+			}
+			q.options.Log("an event is lost: %v", err)
+			q.backlog.pop()
+			q.tellEmpty()
+		}
 	}
-	return q.pending[0]
 }
 
 // taken removes the first event.
 func (q *Queue) taken() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.pending[0] = nil
-	q.pending = q.pending[1:]
+	q.backlog.pop()
 	q.sent++
-	if len(q.pending) > 0 {
+	q.tellEmpty()
+}
+
+// tellEmpty tells those who wait for it that nothing is pending, if that is so.
+// Called with mu held.
+func (q *Queue) tellEmpty() {
+	if q.backlog.len() > 0 {
 		return
 	}
-	q.pending = nil
 	for _, empty := range q.empty {
 		close(empty)
 	}
@@ -250,7 +270,7 @@ func (q *Queue) more() bool {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sending = len(q.pending) > 0
+	q.sending = q.backlog.len() > 0
 	if !q.sending {
 		q.tellStill()
 	}

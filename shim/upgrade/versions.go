@@ -16,10 +16,13 @@ import (
 // states cannot be read any more, set stateOldest. testdata has a state of every
 // version that was released.
 //
+// What was added: 2, events in a file (events.State.Spilled); a state without any
+// can be handed to version 1.
+//
 // They are strings for the linker, by which tests make a program of another
 // version.
 var (
-	stateVersion = "1"
+	stateVersion = "2"
 	stateFloor   = "1"
 	stateOldest  = "1"
 )
@@ -44,6 +47,16 @@ func Written() Versions {
 	v := Ours()
 	v.Oldest = 0
 	return v
+}
+
+// spilledSince is the first version that knows of events in a file.
+const spilledSince = 2
+
+// RaiseFloor makes the floor that of what is in the state, which is filled.
+func (s *State) RaiseFloor() {
+	if s.Events.Spilled != nil {
+		s.Floor = max(s.Floor, spilledSince)
+	}
 }
 
 // Readable returns nil if a program of these versions reads a state of those.
