@@ -124,14 +124,19 @@ func (b *backlog) written(n int, size int64, moved uint64) {
 // notWritten makes the next attempt wait for more events.
 func (b *backlog) notWritten() { b.enough = b.tailSize + b.batchSize }
 
-// readIn puts events into head that were read from the file, where they take size.
-func (b *backlog) readIn(events [][]byte, size int64) {
+// readIn puts events into head that were read from the file, where they take
+// size. What is left there must be what is said to be.
+func (b *backlog) readIn(events [][]byte, size int64) error {
+	if inFile, start := b.inFile-len(events), b.start+size; inFile < 0 || (inFile == 0) != (start == b.end) {
+		return errTorn
+	}
 	b.head = events
 	for _, e := range events {
 		b.headSize += len(e)
 	}
 	b.inFile -= len(events)
 	b.start += size
+	return nil
 }
 
 // unreadable drops what is in the file, and tells how many events that were.
@@ -151,7 +156,7 @@ func (b *backlog) tidy() {
 // readEvents reads those that begin at start, at least one and else about most
 // bytes, and returns how many bytes they take.
 func readEvents(file io.ReaderAt, start, end int64, most int) (events [][]byte, size int64, err error) {
-	buf := make([]byte, min(end-start, int64(most)))
+	buf := make([]byte, min(end-start, max(int64(most), lengthSize)))
 	for {
 		if _, err := file.ReadAt(buf, start); err != nil {
 			return nil, 0, fmt.Errorf("read events: %w", err)
@@ -159,6 +164,9 @@ func readEvents(file io.ReaderAt, start, end int64, most int) (events [][]byte, 
 		rest := buf
 		for len(rest) >= lengthSize {
 			n := int(binary.LittleEndian.Uint32(rest))
+			if n == 0 { // there is no such event
+				return nil, 0, errTorn
+			}
 			if n > len(rest)-lengthSize {
 				break
 			}

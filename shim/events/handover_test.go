@@ -7,14 +7,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/containerd/containerd/api/types"
 )
 
 // Through many hand-overs each event is taken once and in order, whatever the
 // sender was doing and whether or not containerd was there.
 func TestEventsAreTakenOnceThroughManyHandovers(t *testing.T) {
+	for _, limits := range limitsOfMemory {
+		t.Run(limits.name, func(t *testing.T) { handOverAgainAndAgain(t, limits) })
+	}
+}
+
+func handOverAgainAndAgain(t *testing.T, l limits) {
 	d := newDaemon(t)
 	q, said := d.queue()
+	l.of(t, q)
 	topics := numbered(300)
 	for n, topic := range topics {
 		publish(q, topic)
@@ -32,14 +40,16 @@ func TestEventsAreTakenOnceThroughManyHandovers(t *testing.T) {
 			q.GoOn()
 			continue
 		}
-		s, err := q.State()
-		must(t, "state", err)
-		encoded, err := json.Marshal(s)
+		files := &handover.Files{Copy: true}
+		encoded, err := json.Marshal(q.State(files))
 		must(t, "encode", err)
 		var restored State
 		must(t, "decode", json.Unmarshal(encoded, &restored))
-		q, err = Restore(Options{Address: d.address, Namespace: "space", Log: said.log}, restored)
+		inherited := handover.Inherit(files.Numbers)
+		q, err = Restore(Options{Address: d.address, Namespace: "space", Log: said.log}, restored, inherited)
 		must(t, "restore", err)
+		inherited.Own()
+		l.of(t, q)
 		q.GoOn()
 	}
 	must(t, "drain", q.Drain(bounded(t)))
@@ -74,8 +84,7 @@ func TestHoldWaitsForTheEventOnItsWay(t *testing.T) {
 	go func() { held <- q.Hold(bounded(t)) }()
 	goOn <- struct{}{}
 	must(t, "hold", <-held)
-	s, err := q.State()
-	must(t, "state", err)
+	s := q.State(nil)
 	if len(s.Pending) != 1 {
 		t.Errorf("%d events are pending", len(s.Pending))
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cleatrun/cleat/oci"
 	eventsmessages "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/containerd/api/types"
@@ -211,6 +212,39 @@ func publish(q *Queue, topics ...string) {
 	for _, topic := range topics {
 		q.Publish(topic, message())
 	}
+}
+
+// Pending tells the topics of the events in memory, oldest first.
+func (q *Queue) Pending() (topics []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, encoded := range slices.Concat(q.backlog.head, q.backlog.tail) {
+		e := new(types.Envelope)
+		if err := proto.Unmarshal(encoded, e); err != nil {
+			panic(err)
+		}
+		topics = append(topics, e.Topic)
+	}
+	return topics
+}
+
+// limits are of what a queue keeps in memory.
+type limits struct {
+	name        string
+	head, batch int
+}
+
+// limitsOfMemory are the real ones, and small ones, with which most events pass
+// through the file.
+var limitsOfMemory = []limits{{"in memory", headLimit, batchSize}, {"mostly in a file", 300, 200}, {"each by itself", 0, 1}}
+
+// of gives them to a queue, and a folder for its file.
+func (l limits) of(t testing.TB, q *Queue) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.backlog.headLimit, q.backlog.batchSize, q.backlog.enough = l.head, l.batch, l.batch
+	dir := t.TempDir()
+	q.options.Spill = func() (*os.File, error) { return oci.UnnamedFile(dir) }
 }
 
 // numbered returns n topics.

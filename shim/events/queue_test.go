@@ -133,8 +133,15 @@ func TestKeptEventsWaitForSubscribers(t *testing.T) {
 
 // Moby shows containers wrongly that exit twice (#4769).
 func TestEventsAreDeliveredOnceAndInOrderAcrossRestarts(t *testing.T) {
+	for _, limits := range limitsOfMemory {
+		t.Run(limits.name, func(t *testing.T) { restartAgainAndAgain(t, limits) })
+	}
+}
+
+func restartAgainAndAgain(t *testing.T, l limits) {
 	d := newDaemon(t)
 	q, _ := d.queue()
+	l.of(t, q)
 	q.firstPause = time.Millisecond
 	const publishers, each = 4, 100
 	var all sync.WaitGroup

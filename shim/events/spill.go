@@ -82,11 +82,12 @@ func (q *Queue) refill() {
 		giveBack(file, start+size)
 	}
 	q.mu.Lock()
+	if err == nil {
+		err = b.readIn(events, size)
+	}
 	if err != nil {
 		q.options.Log("%d events are lost: %v", b.unreadable(), err)
 		q.tellEmpty()
-	} else {
-		b.readIn(events, size)
 	}
 	b.tidy()
 }
