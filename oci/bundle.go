@@ -22,6 +22,7 @@ const (
 	initPidFile = "init.pid"
 	addressFile = "address"
 	configFile  = "config.json"
+	crashFile   = "crash.txt"
 )
 
 // maxRecord bounds what is read of a small bundle file that others may have
@@ -58,6 +59,27 @@ func (b Bundle) Work() string { return b.Path("work") }
 
 // InitPidFile is where the runtime writes the pid of the init process.
 func (b Bundle) InitPidFile() string { return b.Path(initPidFile) }
+
+// CrashFile is what a shim leaves that dies of a fault of its own.
+func (b Bundle) CrashFile() string { return b.Path(crashFile) }
+
+// maxCrash is what is read of that file: it begins with what has happened and
+// the stack that it happened on.
+const maxCrash = 8 << 10
+
+// ReadCrash returns the beginning of what the shim has left, empty as a rule.
+func (b Bundle) ReadCrash() (string, error) {
+	f, err := openRegular(b.CrashFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxCrash))
+	return string(text), err
+}
 
 // WriteOptions keeps the options for the delete action, which is given none.
 func (b Bundle) WriteOptions(o Options) error {

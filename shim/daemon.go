@@ -4,7 +4,7 @@
 //
 // This file is the life of the process. task.go answers the RPCs, translate.go
 // turns messages into our types and back, containers.go knows who is served,
-// log.go is the log, inspect.go lets an operator look in,
+// log.go is the log, crash.go what is left of a shim that has a fault, inspect.go lets an operator look in,
 // upgrade.go and resume.go are the two halves of an upgrade.
 package shim
 
@@ -49,6 +49,7 @@ type shim struct {
 	running  time.Time // this program
 	upgrades int
 	upgrade  upgrading
+	crash    crashReport
 }
 
 // Serve is the daemon: it returns when it is not needed any more.
@@ -66,6 +67,7 @@ func Serve(d bootstrap.Daemon) error {
 	now := time.Now()
 	s := &shim{daemon: d, log: l, listener: listener, signals: arrival.CatchSignals(), started: now, running: now}
 	s.assemble(newContainers(d.ID, joinLimit), events.New(s.eventOptions()))
+	s.reportCrashes()
 	return s.serve()
 }
 
@@ -115,6 +117,7 @@ func (s *shim) assemble(c *containers, queue *events.Queue) {
 		invokedAs:  s.daemon.InvokedAs,
 		leader:     s.daemon.Said,
 		containers: c,
+		goes:       s.bundleGoes,
 		events:     queue,
 		log:        s.log,
 	}

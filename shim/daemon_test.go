@@ -39,6 +39,7 @@ func serveIfAsked() {
 	if os.Getenv(daemonVariable) == "" {
 		return
 	}
+	go panicIfAsked()
 	call, err := bootstrap.Parse(os.Args)
 	befall(call.Action == bootstrap.Try)
 	if handed := arrival.Get(); handed != nil {

@@ -39,6 +39,7 @@ func Resume(handed *arrival.Handed) error {
 	for _, lingering := range stdio.Lingering() {
 		lingering.GoOn()
 	}
+	s.reportCrashes()
 	s.queue.GoOn()
 	s.outcome(handed, received)
 	s.tasks.containers.goOn()

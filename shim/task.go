@@ -35,6 +35,7 @@ type taskService struct {
 	invokedAs  string
 	leader     options.Said // for containers of which no start was run
 	containers *containers
+	goes       func(oci.Bundle) // is told of the bundle of a container that is gone
 	events     *events.Queue
 	log        *log
 	history    history
@@ -120,7 +121,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 				Checkpoint: r.Checkpoint,
 				Limits:     limits(settings.Limits),
 				Allowed:    annotations(settings.Annotations),
-			}, func() { t.containers.remove(c) }))
+			}, func() { t.gone(c) }))
 			return c
 		})
 		if err != nil {
@@ -143,10 +144,18 @@ func (t *taskService) config(c process.Config, gone func()) process.Config {
 	return c
 }
 
+// gone forgets a container that is deleted, or could not be created.
+func (t *taskService) gone(c *process.Container) {
+	t.containers.remove(c)
+	if t.goes != nil {
+		t.goes(c.Bundle())
+	}
+}
+
 // restore makes a container that another program has handed over.
 func (t *taskService) restore(s process.ContainerState, files *handover.Inherited) (*process.Container, error) {
 	var c *process.Container
-	c, err := process.Restore(t.config(process.Config{}, func() { t.containers.remove(c) }), s, files)
+	c, err := process.Restore(t.config(process.Config{}, func() { t.gone(c) }), s, files)
 	return c, err
 }
 

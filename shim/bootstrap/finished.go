@@ -21,12 +21,18 @@ func (c Call) DeleteFinished(stdout io.Writer) (done bool, err error) {
 		return false, nil
 	}
 	exit, err := bundle.ReadExit()
-	if err != nil || !exit.Deleted {
+	if err != nil || !exit.Deleted || crashed(bundle) {
 		return false, nil
 	}
 	c.RemoveDeadSocket(bundle)
 	_, err = stdout.Write(DeleteAnswer(exit))
 	return true, err
+}
+
+// crashed tells whether the shim has left word of its end.
+func crashed(bundle oci.Bundle) bool {
+	info, err := os.Lstat(bundle.CrashFile())
+	return err == nil && info.Size() > 0
 }
 
 // DeletedBundle is the bundle of a `delete`: what the command line says, or

@@ -91,6 +91,13 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		fail(fmt.Errorf("remove the shim's socket: %w", err))
 	}
 
+	// The bundle goes next, so it is containerd's log that keeps it.
+	if crash, err := bundle.ReadCrash(); err != nil {
+		fail(fmt.Errorf("read what the shim has left: %w", err))
+	} else if crash != "" {
+		fail(fmt.Errorf("the shim ended by a fault of its own, and left in %s:\n%s", bundle.CrashFile(), crash))
+	}
+
 	exit, err := bundle.ReadExit()
 	if err == nil {
 		return exit, failures

@@ -523,3 +523,23 @@ func TestDeleteRemovesNoFileThatIsNoSocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// containerd removes the bundle, and with it what the shim has left of a crash.
+func TestDeleteTellsOfACrash(t *testing.T) {
+	for _, deleted := range []bool{false, true} {
+		c := newContainer(t)
+		if err := c.bundle.WriteExit(oci.Exit{Pid: 7, Status: 3, Timestamp: time.Now(), Deleted: deleted}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(c.bundle.CrashFile(), []byte("panic: of the test\n"+strings.Repeat("goroutine\n", 10000)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		exit, warnings := c.delete()
+		if exit.ExitStatus != 3 || exit.Pid != 7 {
+			t.Errorf("delete answers %v", exit)
+		}
+		if !strings.Contains(warnings, "ended by a fault of its own") || !strings.Contains(warnings, "panic: of the test\n") || len(warnings) > 16<<10 {
+			t.Errorf("it says %d bytes: %.500s", len(warnings), warnings)
+		}
+	}
+}
