@@ -18,9 +18,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/errdefs"
@@ -85,7 +85,9 @@ type Group struct {
 }
 
 // Load finds the cgroup of the process pid from /proc/<pid>/cgroup and opens
-// its OOM counter. Kills that happened before are counted as seen.
+// its OOM counter. Kills that happened before are counted as seen. On V1, where
+// the process was put in a group of its own in some of the hierarchies alone, the
+// Group has those alone.
 //
 // The error is errdefs.ErrNotFound when there is no such process or its cgroup
 // is gone. The caller owns the Group and calls Close.
@@ -93,18 +95,14 @@ func Load(pid int) (*Group, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("load cgroup of pid %d: not a process id: %w", pid, errdefs.ErrInvalidArgument)
 	}
-	controllers, unified, err := cgroups.ParseCgroupFileUnified(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		if isGone(err) {
-			return nil, fmt.Errorf("load cgroup of pid %d: no such process: %w", pid, errdefs.ErrNotFound)
-		}
-		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)
+	s, err := stateOf(strconv.Itoa(pid))
+	if isGone(err) {
+		return nil, fmt.Errorf("load cgroup of pid %d: no such process: %w", pid, errdefs.ErrNotFound)
 	}
-	var s State
-	if cgroups.Mode() == cgroups.Unified {
-		s, err = stateV2(unifiedMount, unified)
-	} else {
-		s, err = stateV1(controllers, unified)
+	if err == nil && s.Mode == V1 {
+		var ours State
+		ours, err = stateOf("self")
+		s.leaveOut(ours)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)

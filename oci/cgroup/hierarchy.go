@@ -6,6 +6,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,33 @@ func stateV1(controllers map[string]string, unified string) (State, error) {
 		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)
 	}
 	return s, nil
+}
+
+// stateOf describes the group of a process, as /proc/<process>/cgroup has it.
+func stateOf(process string) (State, error) {
+	controllers, unified, err := cgroups.ParseCgroupFileUnified("/proc/" + process + "/cgroup")
+	if err != nil {
+		return State{}, err
+	}
+	if cgroups.Mode() == cgroups.Unified {
+		return stateV2(unifiedMount, unified)
+	}
+	return stateV1(controllers, unified)
+}
+
+// leaveOut drops the hierarchies in which the group is that of this process, too,
+// unless it is so in all of them: an OCI runtime need not know every hierarchy, and
+// in one that it does not know the container stays where the shim is.
+func (s State) leaveOut(ours State) {
+	own := false // the container has any
+	for controller, path := range s.Paths {
+		own = own || path != "/" && path != ours.Paths[controller]
+	}
+	if own {
+		maps.DeleteFunc(s.Paths, func(controller, path string) bool {
+			return path != "/" && path == ours.Paths[controller]
+		})
+	}
 }
 
 // find returns the group of a path that is the same in all hierarchies, as far as
