@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -32,10 +33,22 @@ func (o output) Write(b []byte) (written int, err error) {
 
 // startAnswer is a containerd.runtime.bootstrap.v1.BootstrapResult for a
 // containerd that sent BootstrapParams, and for an older one the address, with
-// not a byte behind it.
+// not a byte behind it. That one takes this for version 2; where a leader does not
+// serve it, the answer is in the form that 2.0 to 2.2 have for what they know
+// besides (parseStartResponse of core/runtime/v2/shim.go).
 func startAnswer(legacy bool, address string, version int) []byte {
-	if legacy {
+	if legacy && version == oldVersion {
 		return []byte(address)
+	}
+	if legacy {
+		answer, err := json.Marshal(struct {
+			Version  int    `json:"version"`
+			Address  string `json:"address"`
+			Protocol string `json:"protocol"`
+		}{version, address, "ttrpc"})
+		if err == nil { // as it always is of such a type
+			return answer
+		}
 	}
 	b := appendVarint(nil, 1, uint64(version))
 	b = protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), address)

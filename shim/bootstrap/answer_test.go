@@ -1,6 +1,8 @@
 package bootstrap
 
 import (
+	"encoding/json"
+	"maps"
 	"testing"
 	"time"
 
@@ -35,5 +37,22 @@ func TestAnswersAreByteForByteThoseOfTheGeneratedTypes(t *testing.T) {
 		if got := DeleteAnswer(e); string(got) != string(want) {
 			t.Errorf("%+v: %x, want %x", e, got, want)
 		}
+	}
+}
+
+// A containerd before 2.3 takes an address for version 2, and JSON for what it
+// says: its own shim of 2.0 to 2.2 serves version 3 alone.
+func TestAnswersForAnOlderContainerd(t *testing.T) {
+	if got := startAnswer(true, "unix:///a", 2); string(got) != "unix:///a" {
+		t.Errorf("version 2: %q", got)
+	}
+	var got map[string]any
+	answer := startAnswer(true, `unix:///a "b"`, 3)
+	if err := json.Unmarshal(answer, &got); err != nil {
+		t.Fatalf("%q: %v", answer, err)
+	}
+	want := map[string]any{"version": 3.0, "address": `unix:///a "b"`, "protocol": "ttrpc"}
+	if !maps.Equal(got, want) {
+		t.Errorf("version 3: %v, want %v", got, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/cleatrun/cleat/shim/bootstrap/wire"
@@ -38,32 +39,36 @@ var (
 )
 
 // askLeader asks the process that listens on the socket which version of the
-// Task API it serves, by a Connect of version 3: the process can be older than
-// this binary. A process that does not answer in time counts as alive and up
-// to date; containerd falls back by itself if it is not.
-func askLeader(socket, namespace, id string) (version int, err error) {
+// Task API it serves, by a Connect of the wanted one: the process can be older
+// than this binary, or containerd's own shim, which serves one version alone. A
+// process that does not answer in time counts as alive and able.
+func askLeader(socket, namespace, id string, wanted int) (version int, err error) {
 	deadline := time.Now().Add(askLimit)
 	fd, err := connect(socket, askLimit)
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		return 0, errNobody
 	case errors.Is(err, unix.EAGAIN): // its backlog is full
-		return latestVersion, nil
+		return wanted, nil
 	case err != nil:
 		return 0, fmt.Errorf("connect to the shim of the group: %w", err)
 	}
 	c := &probe{fd: fd, deadline: deadline}
 	defer unix.Close(fd)
-	version, err = c.ask(connectRequest(namespace, id))
+	served, err := c.ask(connectRequest(namespace, id, wanted))
 	switch {
 	case errors.Is(err, unix.EAGAIN):
-		return latestVersion, nil
+		return wanted, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
 		return 0, errEnding
 	case err != nil:
 		return 0, fmt.Errorf("ask the shim of the group for its version: %w", err)
+	case served:
+		return wanted, nil
+	case wanted == oldVersion:
+		return latestVersion, nil
 	}
-	return version, nil
+	return oldVersion, nil
 }
 
 // connect connects to a socket, waiting at most limit for room in its backlog
@@ -97,15 +102,15 @@ const (
 	maxFrame      = 4 << 20
 )
 
-// connectRequest is a whole ttrpc request, Connect of the Task API version 3.
-func connectRequest(namespace, id string) []byte {
+// connectRequest is a whole ttrpc request, Connect of a version of the Task API.
+func connectRequest(namespace, id string, version int) []byte {
 	text := func(b []byte, number protowire.Number, s string) []byte {
 		return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), s)
 	}
 	pair := func(b []byte, key, value string) []byte {
 		return text(b, 5, string(text(text(nil, 1, key), 2, value)))
 	}
-	request := text(nil, 1, "containerd.task.v3.Task")
+	request := text(nil, 1, "containerd.task.v"+strconv.Itoa(version)+".Task")
 	request = text(request, 2, "Connect")
 	request = text(request, 3, string(text(nil, 1, id)))
 	request = protowire.AppendVarint(protowire.AppendTag(request, 4, protowire.VarintType), uint64(askLimit.Nanoseconds()))
@@ -125,35 +130,33 @@ type probe struct {
 	deadline time.Time
 }
 
-func (p *probe) ask(request []byte) (version int, err error) {
+// ask sends a request and says whether there is such a service.
+func (p *probe) ask(request []byte) (served bool, err error) {
 	for len(request) > 0 {
 		// The connection's own limit for writing, set in connect, is enough.
 		n, err := unix.SendmsgN(p.fd, request, nil, nil, unix.MSG_NOSIGNAL)
 		if err != nil && err != unix.EINTR {
-			return 0, err
+			return false, err
 		}
 		request = request[max(n, 0):]
 	}
 	header := make([]byte, frameHeader)
 	if _, err := io.ReadFull(p, header); err != nil {
-		return 0, err
+		return false, err
 	}
 	length := binary.BigEndian.Uint32(header)
 	if header[8] != frameResponse || length > maxFrame {
-		return 0, errors.New("the answer is not ttrpc")
+		return false, errors.New("the answer is not ttrpc")
 	}
 	response := make([]byte, length)
 	if _, err := io.ReadFull(p, response); err != nil {
-		return 0, err
+		return false, err
 	}
 	code, err := statusCode(response)
 	if err != nil {
-		return 0, fmt.Errorf("the answer is not ttrpc: %w", err)
+		return false, fmt.Errorf("the answer is not ttrpc: %w", err)
 	}
-	if code == codeUnimplemented {
-		return oldVersion, nil
-	}
-	return latestVersion, nil
+	return code != codeUnimplemented, nil
 }
 
 // Read is that of io.Reader.

@@ -76,6 +76,47 @@ func TestAJoiningStartAnswersTheVersionOfTheRunningLeader(t *testing.T) {
 	}
 }
 
+// What is asked for is answered where it is served, and else the other version. One
+// of containerd's own shims serves the one or the other, cleat both.
+func TestALeaderIsAskedForTheVersionThatTheCallerWants(t *testing.T) {
+	n := newNode(t)
+	for name, c := range map[string]struct {
+		serves []int
+		asked  int
+		want   int
+	}{
+		"old":            {[]int{2}, 3, 2},
+		"old-for-old":    {[]int{2}, 2, 2},
+		"new":            {[]int{3}, 3, 3},
+		"new-for-old":    {[]int{3}, 2, 3},
+		"either":         {[]int{2, 3}, 3, 3},
+		"either-for-old": {[]int{2, 3}, 2, 2},
+	} {
+		server, err := ttrpc.NewServer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range c.serves {
+			if version == 2 {
+				taskv2.RegisterTTRPCTaskService(server, oldService{})
+			} else {
+				task.RegisterTTRPCTaskService(server, newService{})
+			}
+		}
+		go server.Serve(context.Background(), n.lead(name))
+		if got, err := askLeader(n.socket(name), namespace, name, c.asked); err != nil || got != c.want {
+			t.Errorf("%s: %d, %v, want %d", name, got, err, c.want)
+		}
+		server.Close()
+	}
+}
+
+type newService struct{ task.TTRPCTaskService }
+
+func (newService) Connect(context.Context, *task.ConnectRequest) (*task.ConnectResponse, error) {
+	return &task.ConnectResponse{ShimPid: 1}, nil
+}
+
 // A leader that has decided to end may still accept: its socket is removed
 // and its listener closed a moment later.
 func TestAStartThatMeetsAnEndingLeaderMakesItsOwn(t *testing.T) {
@@ -168,7 +209,7 @@ func TestALeaderThatSpeaksSomethingElseIsAnError(t *testing.T) {
 }
 
 func TestConnectRequestIsWhatTtrpcWouldSend(t *testing.T) {
-	frame := connectRequest("ns", "c1")
+	frame := connectRequest("ns", "c1", 3)
 	if got := binary.BigEndian.Uint32(frame); int(got) != len(frame)-frameHeader {
 		t.Errorf("length %d of %d", got, len(frame)-frameHeader)
 	}

@@ -25,6 +25,15 @@ type params struct {
 	options      options.Message
 }
 
+// version of the Task API that the caller takes a shim to serve that says nothing
+// else of itself.
+func (p params) version() int {
+	if p.legacy {
+		return oldVersion
+	}
+	return latestVersion
+}
+
 // logLevelDebug is LOG_LEVEL_DEBUG of containerd.runtime.bootstrap.v1; lower
 // is more.
 const logLevelDebug = -4

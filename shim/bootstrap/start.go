@@ -102,7 +102,7 @@ func (s Starting) Run(said options.Said, keep bool, stdout io.Writer) (err error
 		}
 	}()
 
-	listener, version, err := c.listenOrJoin(socket)
+	listener, version, err := c.listenOrJoin(socket, p.version())
 	if err != nil {
 		return err
 	}
@@ -190,15 +190,16 @@ func groupOf(bundle oci.Bundle, id string, group options.Group) (string, error) 
 
 // listenOrJoin returns a new listener on the socket of the group, or none
 // (-1) when a daemon serves there already, and the version of the Task API
-// that is served. The caller holds the socket's lock.
-func (c Call) listenOrJoin(socket string) (listener, version int, err error) {
+// that is served: the wanted one, if that can be. The caller holds the socket's
+// lock.
+func (c Call) listenOrJoin(socket string, wanted int) (listener, version int, err error) {
 	const pause = 5 * time.Millisecond
 	for deadline := time.Now().Add(leaderEndLimit); ; time.Sleep(pause) {
 		listener, err = listen(socket)
 		if !errors.Is(err, unix.EADDRINUSE) {
-			return listener, latestVersion, err
+			return listener, wanted, err
 		}
-		version, err = askLeader(socket, c.Namespace, c.ID)
+		version, err = askLeader(socket, c.Namespace, c.ID, wanted)
 		switch {
 		case err == nil:
 			return -1, version, nil
