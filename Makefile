@@ -57,7 +57,7 @@ test-unit: setup
 # while they run.
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
-	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./cri ./rootless ./nerdctl ./docker
+	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./cri ./rootless ./nerdctl ./docker ./compatibility/...
 
 # The same tests in virtual machines that have what this one may lack. All of
 # them, if asked for by name; as a part of test those that the machine matters for.

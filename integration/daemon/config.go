@@ -14,17 +14,21 @@ func (d *Daemon) configuration() []byte {
   "io.containerd.cri.v1.runtime",
   "io.containerd.grpc.v1.cri",
   "io.containerd.podsandbox.controller.v1.podsandbox",`
+	verifier := `
+  "io.containerd.image-verifier.v1.bindir",`
 	if d.config.Kubernetes != nil {
 		forKubernetes = ""
 	}
-	text := fmt.Appendf(nil, `version = 4
+	if c := d.config.Tools.Release; !c.Older("2.0") && c.Older("2.3") {
+		verifier = "" // transfers need it
+	}
+	text := fmt.Appendf(nil, `version = %d
 root = %q
 state = %q
 temp = %q
 imports = []
-disabled_plugins = [%s
+disabled_plugins = [%s%s
   "io.containerd.nri.v1.nri",
-  "io.containerd.image-verifier.v1.bindir",
   "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp",
   "io.containerd.snapshotter.v1.blockfile",
@@ -36,24 +40,50 @@ disabled_plugins = [%s
 
 [debug]
   level = %q
+%s
+[plugins."io.containerd.internal.v1.opt"]
+  path = %q
+[plugins."io.containerd.metadata.v1.bolt"]
+  no_sync = true
+`,
+		d.configVersion(), d.Path("root"), d.Path("state"), d.Path("ctemp"), forKubernetes, verifier, level, d.sockets(), d.Path("opt"))
+	if k := d.config.Kubernetes; k != nil {
+		text = append(text, k.configuration()...)
+	}
+	return text
+}
 
+// configVersion is that of the newest form of the configuration that this
+// containerd reads.
+func (d *Daemon) configVersion() int {
+	switch c := d.config.Tools.Release; {
+	case c.Older("2.0"):
+		return 2
+	case c.Older("2.3"):
+		return 3
+	}
+	return 4
+}
+
+// sockets is the part about sockets. Before 2.3 those of shims are where they
+// are on every machine, in /run/containerd/s.
+func (d *Daemon) sockets() string {
+	if d.configVersion() < 4 {
+		return fmt.Sprintf(`  address = ""
+[grpc]
+  address = %q
+[ttrpc]
+  address = %q
+`, d.Address(), d.ttrpc)
+	}
+	return fmt.Sprintf(`
 [plugins."io.containerd.server.v1.grpc"]
   address = %q
 [plugins."io.containerd.server.v1.ttrpc"]
   address = %q
 [plugins."io.containerd.server.v1.debug"]
   address = ""
-[plugins."io.containerd.internal.v1.opt"]
-  path = %q
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = %q
-[plugins."io.containerd.metadata.v1.bolt"]
-  no_sync = true
-`,
-		d.Path("root"), d.Path("state"), d.Path("ctemp"), forKubernetes, level,
-		d.Address(), d.ttrpc, d.Path("opt"), d.Sockets())
-	if k := d.config.Kubernetes; k != nil {
-		text = append(text, k.configuration()...)
-	}
-	return text
+`, d.Address(), d.ttrpc, d.Sockets())
 }

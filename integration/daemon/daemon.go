@@ -202,6 +202,13 @@ func (d *Daemon) Stop() error {
 	}
 }
 
+// Become makes the next Run start another release of containerd, on what the
+// one before has left.
+func (d *Daemon) Become(t tools.Tools) error {
+	d.config.Tools = t
+	return os.WriteFile(d.Path("config.toml"), d.configuration(), 0o644)
+}
+
 // Remove ends containerd and everything it ever started, and removes the place.
 func (d *Daemon) Remove() error {
 	d.closeClient()

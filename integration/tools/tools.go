@@ -42,6 +42,8 @@ type Tools struct {
 	Runc       string
 	Busybox    string // statically linked
 	CNI        string // folder of the CNI plugins bridge, host-local, loopback
+
+	Release Containerd // of the programs of containerd
 }
 
 // at names the programs of a folder that holds, or will hold, them all.
@@ -57,6 +59,7 @@ func at(dir string) Tools {
 		Runc:       filepath.Join(dir, "runc"),
 		Busybox:    filepath.Join(dir, "busybox"),
 		CNI:        filepath.Join(dir, "cni"),
+		Release:    Newest,
 	}
 }
 

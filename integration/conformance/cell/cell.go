@@ -161,12 +161,13 @@ func end(p *place.Place, gone <-chan error) error {
 func path(c Command) string {
 	list := insideLinks
 	for i := range c.Folders {
-		list += ":" + insideFolder(i)
+		list += ":" + Folder(i)
 	}
 	return list + ":" + os.Getenv("PATH")
 }
 
-// insideLinks and insideFolder are where things of Command are in the cell.
+// insideLinks is where Links of a Command are in the cell.
 const insideLinks = "/run/cell/links"
 
-func insideFolder(i int) string { return "/run/cell/" + strconv.Itoa(i) }
+// Folder is where the i-th of a Command's Folders is in the cell.
+func Folder(i int) string { return "/run/cell/" + strconv.Itoa(i) }

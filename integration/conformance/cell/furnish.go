@@ -57,7 +57,7 @@ func furnish(dir string, c Command) error {
 	return nil
 }
 
-// addPrograms mounts the folders of programs where insideFolder says, as seen
+// addPrograms mounts the folders of programs where Folder says, as seen
 // when run has become /run, and makes the links.
 func addPrograms(run string, c Command) error {
 	cell := filepath.Join(run, "cell")
@@ -67,7 +67,7 @@ func addPrograms(run string, c Command) error {
 		}
 	}
 	for i, folder := range c.Folders {
-		point := filepath.Join(cell, filepath.Base(insideFolder(i)))
+		point := filepath.Join(cell, filepath.Base(Folder(i)))
 		if err := os.Mkdir(point, 0o755); err != nil {
 			return fmt.Errorf("furnish the cell: %w", err)
 		}
@@ -78,7 +78,7 @@ func addPrograms(run string, c Command) error {
 			if _, err := os.Stat(filepath.Join(folder, program)); err != nil {
 				continue
 			}
-			err := os.Symlink(filepath.Join(insideFolder(i), program), filepath.Join(cell, "links", link))
+			err := os.Symlink(filepath.Join(Folder(i), program), filepath.Join(cell, "links", link))
 			// The first folder that has the program wins, as in PATH.
 			if err != nil && !os.IsExist(err) {
 				return fmt.Errorf("furnish the cell: %w", err)

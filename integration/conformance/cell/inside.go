@@ -103,7 +103,7 @@ func dedup(env []string) []string { return (&exec.Cmd{Env: env}).Environ() }
 // find names a file of one of the folders, as it is inside.
 func find(folders []string, file string) string {
 	for i := range folders {
-		path := filepath.Join(insideFolder(i), file)
+		path := filepath.Join(Folder(i), file)
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
