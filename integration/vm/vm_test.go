@@ -140,4 +140,5 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 // refuses or keeps, which takes long in a machine without kvm and has nothing to
 // do with its cgroups.
 const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|" +
-	"OutputThatNobodyReads|SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime)"
+	"OutputThatNobodyReads|SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|" +
+	"NothingGrowsWith|ExecStormWhile|FullDiskIs|ShimWithoutDescriptors)"
