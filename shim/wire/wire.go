@@ -100,3 +100,80 @@ func (f Field) Text(v *string) error {
 	*v = string(f.bytes)
 	return nil
 }
+
+// Int64 sets *v to the field's value.
+func (f Field) Int64(v *int64) {
+	if f.kind == protowire.VarintType {
+		*v = int64(f.number)
+	}
+}
+
+// Uint64 sets *v to the field's value.
+func (f Field) Uint64(v *uint64) {
+	if f.kind == protowire.VarintType {
+		*v = f.number
+	}
+}
+
+// Copy sets *v to a copy of the field's bytes.
+func (f Field) Copy(v *[]byte) {
+	if f.kind == protowire.BytesType {
+		*v = append([]byte{}, f.bytes...)
+	}
+}
+
+// Element adds the field's text to a list.
+func (f Field) Element(list *[]string) error {
+	if f.kind != protowire.BytesType {
+		return nil
+	}
+	var v string
+	if err := f.Text(&v); err != nil {
+		return err
+	}
+	*list = append(*list, v)
+	return nil
+}
+
+// Texts adds the field's entry to a map.
+func (f Field) Texts(m *map[string]string) error {
+	if f.kind != protowire.BytesType {
+		return nil
+	}
+	var key, value string
+	for part, err := range Fields(f.bytes) {
+		if err == nil {
+			switch part.Number {
+			case 1:
+				err = part.Text(&key)
+			case 2:
+				err = part.Text(&value)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if *m == nil {
+		*m = map[string]string{}
+	}
+	(*m)[key] = value
+	return nil
+}
+
+// IsMessage tells whether the field can be a message.
+func (f Field) IsMessage() bool { return f.kind == protowire.BytesType }
+
+// Message reads the field into a message, which may have some of its fields
+// already: what comes twice is one.
+func (f Field) Message(m interface{ Read([]byte) error }) error { return m.Read(f.bytes) }
+
+// Skip finds out whether a message is one.
+func Skip(message []byte) error {
+	for _, err := range Fields(message) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
