@@ -78,7 +78,7 @@ func TestCrashLeavesAReport(t *testing.T) {
 		d := started(t)
 		other := d.runtime.Bundle("other", "exec sleep 1000")
 		created, err := d.Create(bounded(t), &task.CreateTaskRequest{ID: "other", Bundle: string(other),
-			Options: packed(t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()})})
+			Options: sent(packed(t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()}))})
 		must(t, "create another", err)
 		t.Cleanup(func() { syscall.Kill(int(created.Pid), syscall.SIGKILL) })
 		d.remove()

@@ -119,7 +119,7 @@ func startDaemon(t *testing.T, init string) *daemon {
 func (d *daemon) create() {
 	d.t.Helper()
 	_, err := d.Create(bounded(d.t), &task.CreateTaskRequest{ID: daemonID, Bundle: string(d.bundle),
-		Options: packed(d.t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()})})
+		Options: sent(packed(d.t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()}))})
 	must(d.t, "create", err)
 }
 
@@ -229,7 +229,7 @@ func TestChildrenOfTheDaemonIgnoreNoSignal(t *testing.T) {
 	logger := filepath.Join(d.runtime.Dir(), "logger")
 	must(t, "write logger", os.WriteFile(logger, []byte("#!/bin/sh\n/bin/grep SigIgn /proc/self/status >"+logger+".ignored\nexec 5>&-\nexec /bin/cat <&3\n"), 0o700))
 	_, err := d.Create(bounded(t), &task.CreateTaskRequest{ID: daemonID, Bundle: string(d.bundle), Stdout: "binary://" + logger,
-		Options: packed(t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()})})
+		Options: sent(packed(t, &runcoptions.Options{BinaryName: d.runtime.Path(), Root: d.runtime.Root()}))})
 	must(t, "create", err)
 	d.start()
 	_, err = d.Wait(bounded(t), &task.WaitRequest{ID: daemonID})

@@ -19,10 +19,10 @@ import (
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/shim/events"
-	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/cleatrun/cleat/shim/message"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -100,21 +100,25 @@ func sleeper() *specs.Process {
 	return &specs.Process{Args: []string{"/bin/busybox", "sleep", "1000"}, Cwd: "/"}
 }
 
-func packed(t *testing.T, m any) *anypb.Any {
+// packed makes an Any as a client does: of a generated message, or of JSON.
+func packed(t *testing.T, m any) *message.Any {
 	t.Helper()
-	if message, ok := m.(proto.Message); ok {
-		a, err := pack(message)
+	if m, ok := m.(proto.Message); ok {
+		a, err := typeurl.MarshalAny(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return a
+		return &message.Any{TypeUrl: a.GetTypeUrl(), Value: a.GetValue()}
 	}
 	text, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &anypb.Any{TypeUrl: fmt.Sprintf("types.containerd.io/%T", m), Value: text}
+	return &message.Any{TypeUrl: fmt.Sprintf("types.containerd.io/%T", m), Value: text}
 }
+
+// sent is an Any for a client with generated types.
+func sent(a *message.Any) *anypb.Any { return &anypb.Any{TypeUrl: a.TypeUrl, Value: a.Value} }
 
 // subject is one container in a state, and perhaps an exec of it.
 type subject struct {
@@ -126,16 +130,16 @@ type subject struct {
 
 const execID = "extra"
 
-func (s *subject) createRequest(checkpoint string) *task.CreateTaskRequest {
-	return &task.CreateTaskRequest{
+func (s *subject) createRequest(checkpoint string) *message.CreateTaskRequest {
+	return &message.CreateTaskRequest{
 		ID: s.id, Bundle: s.bundle, Checkpoint: checkpoint,
 		Options: packed(s.t, &runcoptions.Options{BinaryName: program(s.t, "runc"), Root: filepath.Join(filepath.Dir(s.bundle), "runc")}),
 	}
 }
 
 // must takes an RPC's result that has to be a success.
-func (s *subject) must(what string) func(proto.Message, error) {
-	return func(_ proto.Message, err error) {
+func (s *subject) must(what string) func(message.Message, error) {
+	return func(_ message.Message, err error) {
 		s.t.Helper()
 		if err != nil {
 			s.t.Fatalf("%s: %v", what, err)
@@ -154,17 +158,17 @@ func (s *subject) bring(to process.State) {
 		s.must("create")(s.service.create(ctx, s.createRequest("")))
 	case process.Running:
 		s.bring(process.Created)
-		s.must("start")(s.service.start(ctx, &task.StartRequest{ID: s.id}))
+		s.must("start")(s.service.start(ctx, &message.StartRequest{ID: s.id}))
 	case process.Paused:
 		s.bring(process.Running)
-		s.must("pause")(s.service.pause(ctx, &task.PauseRequest{ID: s.id}))
+		s.must("pause")(s.service.pause(ctx, &message.PauseRequest{ID: s.id}))
 	case process.Stopped:
 		s.bring(process.Running)
-		s.must("kill")(s.service.kill(ctx, &task.KillRequest{ID: s.id, Signal: 9}))
-		s.must("wait")(s.service.wait(ctx, &task.WaitRequest{ID: s.id}))
+		s.must("kill")(s.service.kill(ctx, &message.KillRequest{ID: s.id, Signal: 9}))
+		s.must("wait")(s.service.wait(ctx, &message.WaitRequest{ID: s.id}))
 	case process.Deleted:
 		s.bring(process.Stopped)
-		s.must("delete")(s.service.delete(ctx, &task.DeleteRequest{ID: s.id}))
+		s.must("delete")(s.service.delete(ctx, &message.DeleteRequest{ID: s.id}))
 	}
 }
 
@@ -179,30 +183,30 @@ func (s *subject) bringExec(to process.State) {
 		s.must("exec")(s.service.exec(ctx, s.execRequest()))
 	case process.Running:
 		s.bringExec(process.Created)
-		s.must("start exec")(s.service.start(ctx, &task.StartRequest{ID: s.id, ExecID: execID}))
+		s.must("start exec")(s.service.start(ctx, &message.StartRequest{ID: s.id, ExecID: execID}))
 	case process.Stopped:
 		s.bringExec(process.Running)
-		s.must("kill exec")(s.service.kill(ctx, &task.KillRequest{ID: s.id, ExecID: execID, Signal: 9}))
-		s.must("wait for exec")(s.service.wait(ctx, &task.WaitRequest{ID: s.id, ExecID: execID}))
+		s.must("kill exec")(s.service.kill(ctx, &message.KillRequest{ID: s.id, ExecID: execID, Signal: 9}))
+		s.must("wait for exec")(s.service.wait(ctx, &message.WaitRequest{ID: s.id, ExecID: execID}))
 	case process.Deleted:
 		s.bringExec(process.Stopped)
-		s.must("delete exec")(s.service.delete(ctx, &task.DeleteRequest{ID: s.id, ExecID: execID}))
+		s.must("delete exec")(s.service.delete(ctx, &message.DeleteRequest{ID: s.id, ExecID: execID}))
 	}
 }
 
-func (s *subject) execRequest() *task.ExecProcessRequest {
-	return &task.ExecProcessRequest{ID: s.id, ExecID: execID, Spec: packed(s.t, sleeper())}
+func (s *subject) execRequest() *message.ExecProcessRequest {
+	return &message.ExecProcessRequest{ID: s.id, ExecID: execID, Spec: packed(s.t, sleeper())}
 }
 
 // remove ends whatever there is of the container.
 func (s *subject) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	s.service.kill(ctx, &task.KillRequest{ID: s.id, Signal: 9, All: true})
+	s.service.kill(ctx, &message.KillRequest{ID: s.id, Signal: 9, All: true})
 	if container, err := s.service.containers.get(s.id); err == nil && container.Init().State().PID != 0 {
-		s.service.wait(ctx, &task.WaitRequest{ID: s.id})
+		s.service.wait(ctx, &message.WaitRequest{ID: s.id})
 	}
-	_, err := s.service.delete(ctx, &task.DeleteRequest{ID: s.id})
+	_, err := s.service.delete(ctx, &message.DeleteRequest{ID: s.id})
 	if err != nil && !errdefs.IsNotFound(err) {
 		s.t.Errorf("remove the container: %v", err)
 	}
@@ -219,7 +223,7 @@ type rpc struct {
 	writes bool
 	// exec tells that it can be asked of an exec.
 	exec bool
-	ask  func(s *subject, exec string) (proto.Message, error)
+	ask  func(s *subject, exec string) (message.Message, error)
 }
 
 // short bounds calls that may block.
@@ -230,62 +234,62 @@ func short(s *subject) context.Context {
 }
 
 var rpcs = []rpc{
-	{"Create", process.OpCreate, true, false, func(s *subject, _ string) (proto.Message, error) {
+	{"Create", process.OpCreate, true, false, func(s *subject, _ string) (message.Message, error) {
 		return s.service.create(s.t.Context(), s.createRequest(""))
 	}},
-	{"Start", process.OpStart, true, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.start(s.t.Context(), &task.StartRequest{ID: s.id, ExecID: exec})
+	{"Start", process.OpStart, true, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.start(s.t.Context(), &message.StartRequest{ID: s.id, ExecID: exec})
 	}},
-	{"Exec", process.OpAddExec, true, false, func(s *subject, _ string) (proto.Message, error) {
+	{"Exec", process.OpAddExec, true, false, func(s *subject, _ string) (message.Message, error) {
 		return s.service.exec(s.t.Context(), s.execRequest())
 	}},
-	{"Kill", process.OpKill, true, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.kill(s.t.Context(), &task.KillRequest{ID: s.id, ExecID: exec, Signal: 18})
+	{"Kill", process.OpKill, true, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.kill(s.t.Context(), &message.KillRequest{ID: s.id, ExecID: exec, Signal: 18})
 	}},
-	{"ResizePty", process.OpResize, true, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.resizePty(s.t.Context(), &task.ResizePtyRequest{ID: s.id, ExecID: exec, Width: 80, Height: 25})
+	{"ResizePty", process.OpResize, true, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.resizePty(s.t.Context(), &message.ResizePtyRequest{ID: s.id, ExecID: exec, Width: 80, Height: 25})
 	}},
-	{"Delete", process.OpDelete, true, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.delete(s.t.Context(), &task.DeleteRequest{ID: s.id, ExecID: exec})
+	{"Delete", process.OpDelete, true, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.delete(s.t.Context(), &message.DeleteRequest{ID: s.id, ExecID: exec})
 	}},
-	{"Pause", process.OpPause, true, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.pause(s.t.Context(), &task.PauseRequest{ID: s.id})
+	{"Pause", process.OpPause, true, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.pause(s.t.Context(), &message.PauseRequest{ID: s.id})
 	}},
-	{"Resume", process.OpResume, true, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.resume(s.t.Context(), &task.ResumeRequest{ID: s.id})
+	{"Resume", process.OpResume, true, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.resume(s.t.Context(), &message.ResumeRequest{ID: s.id})
 	}},
-	{"Update", process.OpUpdate, true, false, func(s *subject, _ string) (proto.Message, error) {
+	{"Update", process.OpUpdate, true, false, func(s *subject, _ string) (message.Message, error) {
 		limit := int64(64 << 20)
-		return s.service.update(s.t.Context(), &task.UpdateTaskRequest{ID: s.id, Resources: packed(s.t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})})
+		return s.service.update(s.t.Context(), &message.UpdateTaskRequest{ID: s.id, Resources: packed(s.t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})})
 	}},
-	{"Checkpoint", process.OpCheckpoint, true, false, func(s *subject, _ string) (proto.Message, error) {
-		answer, err := s.service.checkpoint(s.t.Context(), &task.CheckpointTaskRequest{ID: s.id, Path: filepath.Join(filepath.Dir(s.bundle), "image")})
+	{"Checkpoint", process.OpCheckpoint, true, false, func(s *subject, _ string) (message.Message, error) {
+		answer, err := s.service.checkpoint(s.t.Context(), &message.CheckpointTaskRequest{ID: s.id, Path: filepath.Join(filepath.Dir(s.bundle), "image")})
 		var failed *driver.Error
 		if errors.As(err, &failed) {
 			err = nil // it was allowed; whether CRIU can do it here is not asked
 		}
 		return answer, err
 	}},
-	{"Shutdown", 0, false, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.shutdown(s.t.Context(), &task.ShutdownRequest{ID: s.id})
+	{"Shutdown", 0, false, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.shutdown(s.t.Context(), &message.ShutdownRequest{ID: s.id})
 	}},
-	{"State", 0, false, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.state(s.t.Context(), &task.StateRequest{ID: s.id, ExecID: exec})
+	{"State", 0, false, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.state(s.t.Context(), &message.StateRequest{ID: s.id, ExecID: exec})
 	}},
-	{"Wait", 0, false, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.wait(short(s), &task.WaitRequest{ID: s.id, ExecID: exec})
+	{"Wait", 0, false, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.wait(short(s), &message.WaitRequest{ID: s.id, ExecID: exec})
 	}},
-	{"CloseIO", 0, false, true, func(s *subject, exec string) (proto.Message, error) {
-		return s.service.closeIO(s.t.Context(), &task.CloseIORequest{ID: s.id, ExecID: exec, Stdin: true})
+	{"CloseIO", 0, false, true, func(s *subject, exec string) (message.Message, error) {
+		return s.service.closeIO(s.t.Context(), &message.CloseIORequest{ID: s.id, ExecID: exec, Stdin: true})
 	}},
-	{"Pids", 0, false, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.pids(s.t.Context(), &task.PidsRequest{ID: s.id})
+	{"Pids", 0, false, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.pids(s.t.Context(), &message.PidsRequest{ID: s.id})
 	}},
-	{"Stats", 0, false, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.stats(s.t.Context(), &task.StatsRequest{ID: s.id})
+	{"Stats", 0, false, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.stats(s.t.Context(), &message.StatsRequest{ID: s.id})
 	}},
-	{"Connect", 0, false, false, func(s *subject, _ string) (proto.Message, error) {
-		return s.service.connect(s.t.Context(), &task.ConnectRequest{ID: s.id})
+	{"Connect", 0, false, false, func(s *subject, _ string) (message.Message, error) {
+		return s.service.connect(s.t.Context(), &message.ConnectRequest{ID: s.id})
 	}},
 }
 
@@ -370,29 +374,29 @@ func TestExecThatCannotBeStarted(t *testing.T) {
 	defer s.remove()
 	s.bring(process.Running)
 	ctx := t.Context()
-	missing := &task.ExecProcessRequest{ID: id, ExecID: execID, Spec: packed(t, &specs.Process{Args: []string{"/no/such/program"}, Cwd: "/"})}
+	missing := &message.ExecProcessRequest{ID: id, ExecID: execID, Spec: packed(t, &specs.Process{Args: []string{"/no/such/program"}, Cwd: "/"})}
 	s.must("exec")(s.service.exec(ctx, missing))
 
-	start := &task.StartRequest{ID: id, ExecID: execID}
+	start := &message.StartRequest{ID: id, ExecID: execID}
 	if _, err := s.service.start(ctx, start); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
 		t.Errorf("start: %v, want the runtime's words", err)
 	}
 	if _, err := s.service.start(ctx, start); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("second start: %v, want a failed precondition", err)
 	}
-	answer, err := s.service.state(ctx, &task.StateRequest{ID: id, ExecID: execID})
+	answer, err := s.service.state(ctx, &message.StateRequest{ID: id, ExecID: execID})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if state := answer.(*task.StateResponse); state.Status != tasktypes.Status_CREATED || state.Pid != 0 {
+	if state := answer.(*message.StateResponse); state.Status != message.Status_CREATED || state.Pid != 0 {
 		t.Errorf("state %v, want created", state)
 	}
-	answer, err = s.service.wait(ctx, &task.WaitRequest{ID: id, ExecID: execID})
+	answer, err = s.service.wait(ctx, &message.WaitRequest{ID: id, ExecID: execID})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if exit := answer.(*task.WaitResponse); exit.ExitStatus != 127 || time.Since(exit.ExitedAt.AsTime()) > time.Minute {
+	if exit := answer.(*message.WaitResponse); exit.ExitStatus != 127 || time.Since(time.Unix(exit.ExitedAt.Seconds, 0)) > time.Minute {
 		t.Errorf("wait: %v, want status 127, now", exit)
 	}
-	s.must("delete")(s.service.delete(ctx, &task.DeleteRequest{ID: id, ExecID: execID}))
+	s.must("delete")(s.service.delete(ctx, &message.DeleteRequest{ID: id, ExecID: execID}))
 }

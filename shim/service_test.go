@@ -78,7 +78,7 @@ func (s *served) createRequest(id string) *task.CreateTaskRequest {
 }
 
 func (s *served) options() *anypb.Any {
-	return packed(s.t, &runcoptions.Options{BinaryName: s.runtime.Path(), Root: s.runtime.Root()})
+	return sent(packed(s.t, &runcoptions.Options{BinaryName: s.runtime.Path(), Root: s.runtime.Root()}))
 }
 
 // bundle makes the bundle of a container that sleeps, if there is none.

@@ -9,26 +9,24 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/events"
+	"github.com/cleatrun/cleat/shim/message"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // joinLimit is how long the shim waits for the Create of a container whose
 // `start` was told that it stays. containerd sends it at once.
 const joinLimit = 2 * time.Minute
 
-// taskService answers the RPCs of containerd.task.v2.Task and v3.Task, whose
+// taskService answers the RPCs of containerd.message.v2.Task and v3.Task, whose
 // messages are the same on the wire (runtime/task/v3/shim.proto).
 type taskService struct {
 	namespace  string
@@ -75,34 +73,34 @@ func pace(_, method string) ttrpcserver.Pace {
 }
 
 // empty answers RPCs that return nothing.
-var empty proto.Message
+var empty message.Message
 
 // unary makes a handler of a function on messages.
 func unary[M any, Request interface {
 	*M
-	proto.Message
-}](f func(context.Context, Request) (proto.Message, error)) ttrpcserver.Handler {
+	message.Message
+}](f func(context.Context, Request) (message.Message, error)) ttrpcserver.Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
 		request := Request(new(M))
-		if err := proto.Unmarshal(payload, request); err != nil {
+		if err := request.Read(payload); err != nil {
 			return nil, fmt.Errorf("read request: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		response, err := f(ctx, request)
 		if err != nil || response == nil {
 			return nil, err
 		}
-		return proto.Marshal(response)
+		return response.Append(nil), nil
 	}
 }
 
-func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (proto.Message, error) {
+func (t *taskService) create(ctx context.Context, r *message.CreateTaskRequest) (message.Message, error) {
 	if err := bootstrap.ValidName(r.ID); err != nil {
 		return nil, fmt.Errorf("create container: id %w", err)
 	}
 	if !filepath.IsAbs(r.Bundle) {
 		return nil, fmt.Errorf("create container %s: bundle %q is not an absolute path: %w", r.ID, r.Bundle, errdefs.ErrInvalidArgument)
 	}
-	settings, err := t.settings(ctx, oci.Bundle(r.Bundle), options.Message{TypeURL: r.GetOptions().GetTypeUrl(), Value: r.GetOptions().GetValue()})
+	settings, err := t.settings(ctx, oci.Bundle(r.Bundle), optionsMessage(r.Options))
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
@@ -134,7 +132,7 @@ func (t *taskService) create(ctx context.Context, r *task.CreateTaskRequest) (pr
 		if err != nil {
 			return nil, err
 		}
-		return &task.CreateTaskResponse{Pid: uint32(container.Init().State().PID)}, nil
+		return &message.CreateTaskResponse{Pid: uint32(container.Init().State().PID)}, nil
 	}
 }
 
@@ -169,7 +167,7 @@ func (t *taskService) process(id, execID string) (*process.Container, *process.P
 	return container, p, err
 }
 
-func (t *taskService) start(ctx context.Context, r *task.StartRequest) (proto.Message, error) {
+func (t *taskService) start(ctx context.Context, r *message.StartRequest) (message.Message, error) {
 	container, p, err := t.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -182,10 +180,10 @@ func (t *taskService) start(ctx context.Context, r *task.StartRequest) (proto.Me
 	if err != nil {
 		return nil, err
 	}
-	return &task.StartResponse{Pid: uint32(p.State().PID)}, nil
+	return &message.StartResponse{Pid: uint32(p.State().PID)}, nil
 }
 
-func (t *taskService) exec(_ context.Context, r *task.ExecProcessRequest) (proto.Message, error) {
+func (t *taskService) exec(_ context.Context, r *message.ExecProcessRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
@@ -198,14 +196,14 @@ func (t *taskService) exec(_ context.Context, r *task.ExecProcessRequest) (proto
 		return nil, fmt.Errorf("exec in container %s: exec id %q stands for the init process: %w", r.ID, r.ExecID, errdefs.ErrInvalidArgument)
 	}
 	// Whatever type the client calls it, it is the runtime spec's process.
-	return empty, container.AddExec(r.ExecID, r.GetSpec().GetValue(),
+	return empty, container.AddExec(r.ExecID, valueOf(r.Spec),
 		stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal})
 }
 
 // reservedExecID is what containerd's own shim names the init process's files.
 const reservedExecID = "init"
 
-func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Message, error) {
+func (t *taskService) state(_ context.Context, r *message.StateRequest) (message.Message, error) {
 	container, p, err := t.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -216,10 +214,10 @@ func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Mess
 		id = r.ExecID
 		// Containers are paused as a whole.
 		if s.State == process.Running && container.Init().State().State == process.Paused {
-			told = tasktypes.Status_PAUSED
+			told = message.Status_PAUSED
 		}
 	}
-	return &task.StateResponse{
+	return &message.StateResponse{
 		ID:         id,
 		Bundle:     string(container.Bundle()),
 		Pid:        uint32(s.PID),
@@ -229,11 +227,11 @@ func (t *taskService) state(_ context.Context, r *task.StateRequest) (proto.Mess
 		Stderr:     s.Stdio.Stderr,
 		Terminal:   s.Stdio.Terminal,
 		ExitStatus: uint32(s.Exit.Status),
-		ExitedAt:   timestamp(s.Exit.At),
+		ExitedAt:   message.At(s.Exit.At),
 	}, nil
 }
 
-func (t *taskService) wait(ctx context.Context, r *task.WaitRequest) (proto.Message, error) {
+func (t *taskService) wait(ctx context.Context, r *message.WaitRequest) (message.Message, error) {
 	_, p, err := t.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -242,10 +240,10 @@ func (t *taskService) wait(ctx context.Context, r *task.WaitRequest) (proto.Mess
 	if err != nil {
 		return nil, err
 	}
-	return &task.WaitResponse{ExitStatus: uint32(exit.Status), ExitedAt: timestamp(exit.At)}, nil
+	return &message.WaitResponse{ExitStatus: uint32(exit.Status), ExitedAt: message.At(exit.At)}, nil
 }
 
-func (t *taskService) kill(_ context.Context, r *task.KillRequest) (proto.Message, error) {
+func (t *taskService) kill(_ context.Context, r *message.KillRequest) (message.Message, error) {
 	_, p, err := t.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -253,7 +251,7 @@ func (t *taskService) kill(_ context.Context, r *task.KillRequest) (proto.Messag
 	return empty, p.Kill(syscall.Signal(r.Signal), r.All)
 }
 
-func (t *taskService) pids(_ context.Context, r *task.PidsRequest) (proto.Message, error) {
+func (t *taskService) pids(_ context.Context, r *message.PidsRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
@@ -262,10 +260,10 @@ func (t *taskService) pids(_ context.Context, r *task.PidsRequest) (proto.Messag
 	if err != nil {
 		return nil, err
 	}
-	return processes(pids)
+	return processes(pids), nil
 }
 
-func (t *taskService) closeIO(_ context.Context, r *task.CloseIORequest) (proto.Message, error) {
+func (t *taskService) closeIO(_ context.Context, r *message.CloseIORequest) (message.Message, error) {
 	_, p, err := t.process(r.ID, r.ExecID)
 	if err != nil || !r.Stdin {
 		return empty, err
@@ -273,7 +271,7 @@ func (t *taskService) closeIO(_ context.Context, r *task.CloseIORequest) (proto.
 	return empty, p.CloseStdin()
 }
 
-func (t *taskService) resizePty(_ context.Context, r *task.ResizePtyRequest) (proto.Message, error) {
+func (t *taskService) resizePty(_ context.Context, r *message.ResizePtyRequest) (message.Message, error) {
 	_, p, err := t.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -285,7 +283,7 @@ func (t *taskService) resizePty(_ context.Context, r *task.ResizePtyRequest) (pr
 	return empty, p.Resize(uint16(r.Width), uint16(r.Height))
 }
 
-func (t *taskService) stats(_ context.Context, r *task.StatsRequest) (proto.Message, error) {
+func (t *taskService) stats(_ context.Context, r *message.StatsRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
@@ -294,15 +292,14 @@ func (t *taskService) stats(_ context.Context, r *task.StatsRequest) (proto.Mess
 	if err != nil {
 		return nil, err
 	}
-	message, ok := stats.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("statistics of container %s are a %T: %w", r.ID, stats, errdefs.ErrInternal)
+	name, encoded, err := cgroup.Encode(stats)
+	if err != nil {
+		return nil, fmt.Errorf("statistics of container %s: %w", r.ID, err)
 	}
-	packed, err := pack(message)
-	return &task.StatsResponse{Stats: packed}, err
+	return &message.StatsResponse{Stats: &message.Any{TypeUrl: name, Value: encoded}}, nil
 }
 
-func (t *taskService) delete(ctx context.Context, r *task.DeleteRequest) (proto.Message, error) {
+func (t *taskService) delete(ctx context.Context, r *message.DeleteRequest) (message.Message, error) {
 	// Also one that is still being created.
 	container, err := t.containers.find(r.ID)
 	if err != nil {
@@ -321,28 +318,28 @@ func (t *taskService) delete(ctx context.Context, r *task.DeleteRequest) (proto.
 		return nil, err
 	}
 	s := p.State()
-	return &task.DeleteResponse{Pid: uint32(s.PID), ExitStatus: uint32(s.Exit.Status), ExitedAt: timestamp(s.Exit.At)}, nil
+	return &message.DeleteResponse{Pid: uint32(s.PID), ExitStatus: uint32(s.Exit.Status), ExitedAt: message.At(s.Exit.At)}, nil
 }
 
 // connect answers for any id, also for one that is not (yet) served:
 // containerd uses it to see who is there.
-func (t *taskService) connect(ctx context.Context, r *task.ConnectRequest) (proto.Message, error) {
-	if _, joins := ttrpc.GetMetadataValue(ctx, bootstrap.JoinKey); joins && !t.containers.expect(r.ID, joinLimit) {
+func (t *taskService) connect(ctx context.Context, r *message.ConnectRequest) (message.Message, error) {
+	if _, joins := ttrpcserver.MetadataOf(ctx)[bootstrap.JoinKey]; joins && !t.containers.expect(r.ID, joinLimit) {
 		return nil, ttrpcserver.ErrDrop
 	}
-	response := &task.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	response := &message.ConnectResponse{ShimPid: uint32(os.Getpid())}
 	if container, err := t.containers.get(r.ID); err == nil {
 		response.TaskPid = uint32(container.Init().State().PID)
 	}
 	return response, nil
 }
 
-func (t *taskService) shutdown(_ context.Context, r *task.ShutdownRequest) (proto.Message, error) {
+func (t *taskService) shutdown(_ context.Context, r *message.ShutdownRequest) (message.Message, error) {
 	t.containers.shutdown(r.ID)
 	return empty, nil
 }
 
-func (t *taskService) pause(ctx context.Context, r *task.PauseRequest) (proto.Message, error) {
+func (t *taskService) pause(ctx context.Context, r *message.PauseRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
@@ -350,7 +347,7 @@ func (t *taskService) pause(ctx context.Context, r *task.PauseRequest) (proto.Me
 	return empty, container.Pause(ctx)
 }
 
-func (t *taskService) resume(ctx context.Context, r *task.ResumeRequest) (proto.Message, error) {
+func (t *taskService) resume(ctx context.Context, r *message.ResumeRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
@@ -358,15 +355,15 @@ func (t *taskService) resume(ctx context.Context, r *task.ResumeRequest) (proto.
 	return empty, container.Resume(ctx)
 }
 
-func (t *taskService) update(ctx context.Context, r *task.UpdateTaskRequest) (proto.Message, error) {
+func (t *taskService) update(ctx context.Context, r *message.UpdateTaskRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err
 	}
-	return empty, container.Update(ctx, r.GetResources().GetValue(), r.Annotations)
+	return empty, container.Update(ctx, valueOf(r.Resources), r.Annotations)
 }
 
-func (t *taskService) checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) (proto.Message, error) {
+func (t *taskService) checkpoint(ctx context.Context, r *message.CheckpointTaskRequest) (message.Message, error) {
 	container, err := t.containers.get(r.ID)
 	if err != nil {
 		return nil, err

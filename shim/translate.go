@@ -4,31 +4,25 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
-	"github.com/containerd/containerd/api/events"
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/api/types"
-	runcoptions "github.com/containerd/containerd/api/types/runc/options"
-	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/cleatrun/cleat/shim/message"
+	"github.com/cleatrun/cleat/shim/options"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // publish turns an event into the message that containerd has for it
 // (core/runtime/events.go has the topics) and queues it.
 func (t *taskService) publish(e process.Event) {
-	topic, message := translate(e)
+	topic, m := translate(e)
 	t.log.Debug("event %s of container %s %s", topic, e.Container, e.Exec)
-	t.events.Publish(topic, message)
+	t.events.Publish(topic, m)
 }
 
-func translate(e process.Event) (topic string, message proto.Message) {
+func translate(e process.Event) (topic string, m message.Message) {
 	// The init process goes by the id of its container.
 	id := e.Exec
 	if id == "" {
@@ -37,38 +31,38 @@ func translate(e process.Event) (topic string, message proto.Message) {
 	pid := uint32(e.PID)
 	switch e.Kind {
 	case process.ContainerCreated:
-		return "/tasks/create", &events.TaskCreate{
+		return "/tasks/create", &message.TaskCreate{
 			ContainerID: e.Container,
 			Bundle:      string(e.Bundle),
 			Rootfs:      mountMessages(e.Rootfs),
-			IO: &events.TaskIO{
+			IO: &message.TaskIO{
 				Stdin: e.Stdio.Stdin, Stdout: e.Stdio.Stdout, Stderr: e.Stdio.Stderr, Terminal: e.Stdio.Terminal,
 			},
 			Checkpoint: e.Checkpoint,
 			Pid:        pid,
 		}
 	case process.ContainerStarted:
-		return "/tasks/start", &events.TaskStart{ContainerID: e.Container, Pid: pid}
+		return "/tasks/start", &message.TaskStart{ContainerID: e.Container, Pid: pid}
 	case process.ExecAdded:
-		return "/tasks/exec-added", &events.TaskExecAdded{ContainerID: e.Container, ExecID: e.Exec}
+		return "/tasks/exec-added", &message.TaskExecAdded{ContainerID: e.Container, ExecID: e.Exec}
 	case process.ExecStarted:
-		return "/tasks/exec-started", &events.TaskExecStarted{ContainerID: e.Container, ExecID: e.Exec, Pid: pid}
+		return "/tasks/exec-started", &message.TaskExecStarted{ContainerID: e.Container, ExecID: e.Exec, Pid: pid}
 	case process.Exited:
-		return "/tasks/exit", &events.TaskExit{
-			ContainerID: e.Container, ID: id, Pid: pid, ExitStatus: uint32(e.Exit.Status), ExitedAt: timestamp(e.Exit.At),
+		return "/tasks/exit", &message.TaskExit{
+			ContainerID: e.Container, ID: id, Pid: pid, ExitStatus: uint32(e.Exit.Status), ExitedAt: message.At(e.Exit.At),
 		}
 	case process.ProcessDeleted:
-		return "/tasks/delete", &events.TaskDelete{
-			ContainerID: e.Container, ID: id, Pid: pid, ExitStatus: uint32(e.Exit.Status), ExitedAt: timestamp(e.Exit.At),
+		return "/tasks/delete", &message.TaskDelete{
+			ContainerID: e.Container, ID: id, Pid: pid, ExitStatus: uint32(e.Exit.Status), ExitedAt: message.At(e.Exit.At),
 		}
 	case process.OutOfMemory:
-		return "/tasks/oom", &events.TaskOOM{ContainerID: e.Container}
+		return "/tasks/oom", &message.TaskOOM{ContainerID: e.Container}
 	case process.ContainerPaused:
-		return "/tasks/paused", &events.TaskPaused{ContainerID: e.Container}
+		return "/tasks/paused", &message.TaskPaused{ContainerID: e.Container}
 	case process.ContainerResumed:
-		return "/tasks/resumed", &events.TaskResumed{ContainerID: e.Container}
+		return "/tasks/resumed", &message.TaskResumed{ContainerID: e.Container}
 	case process.ContainerCheckpointed:
-		return "/tasks/checkpointed", &events.TaskCheckpointed{ContainerID: e.Container, Checkpoint: e.Checkpoint}
+		return "/tasks/checkpointed", &message.TaskCheckpointed{ContainerID: e.Container, Checkpoint: e.Checkpoint}
 	}
 	panic(fmt.Sprintf("no message for event %d", e.Kind))
 }
@@ -76,28 +70,24 @@ func translate(e process.Event) (topic string, message proto.Message) {
 // status is what containerd calls the state of a process. It has no word for a
 // container that waits to be restored, nor for an exec that could not be
 // started; like its own shim, this one calls both created.
-func status(s process.ProcessState) tasktypes.Status {
+func status(s process.ProcessState) message.Status {
 	if s.ExecID != "" && s.State == process.Stopped && s.PID == 0 {
-		return tasktypes.Status_CREATED
+		return message.Status_CREATED
 	}
 	switch s.State {
 	case process.Created, process.Restorable:
-		return tasktypes.Status_CREATED
+		return message.Status_CREATED
 	case process.Running:
-		return tasktypes.Status_RUNNING
+		return message.Status_RUNNING
 	case process.Paused:
-		return tasktypes.Status_PAUSED
+		return message.Status_PAUSED
 	case process.Stopped, process.Deleted:
-		return tasktypes.Status_STOPPED
+		return message.Status_STOPPED
 	}
-	return tasktypes.Status_UNKNOWN
+	return message.Status_UNKNOWN
 }
 
-// timestamp sends the zero time as what it is in Go, as containerd's own shim
-// does.
-func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
-
-func mounts(messages []*types.Mount) []oci.Mount {
+func mounts(messages []*message.Mount) []oci.Mount {
 	var mounts []oci.Mount
 	for _, m := range messages {
 		mounts = append(mounts, oci.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
@@ -105,22 +95,22 @@ func mounts(messages []*types.Mount) []oci.Mount {
 	return mounts
 }
 
-func mountMessages(mounts []oci.Mount) []*types.Mount {
-	var messages []*types.Mount
+func mountMessages(mounts []oci.Mount) []*message.Mount {
+	var messages []*message.Mount
 	for _, m := range mounts {
-		messages = append(messages, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+		messages = append(messages, &message.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
 	return messages
 }
 
 // checkpointOptions reads those of a Checkpoint: none, or those of runc.
-func checkpointOptions(r *task.CheckpointTaskRequest) (driver.CheckpointOptions, error) {
-	var o runcoptions.CheckpointOptions
+func checkpointOptions(r *message.CheckpointTaskRequest) (driver.CheckpointOptions, error) {
+	var o message.CheckpointOptions
 	if r.Options != nil {
-		if r.Options.MessageName() != o.ProtoReflect().Descriptor().FullName() {
+		if nameOf(r.Options.TypeUrl) != o.Name() {
 			return driver.CheckpointOptions{}, fmt.Errorf("options of type %q: %w", r.Options.TypeUrl, errdefs.ErrInvalidArgument)
 		}
-		if err := proto.Unmarshal(r.Options.Value, &o); err != nil {
+		if err := o.Read(r.Options.Value); err != nil {
 			return driver.CheckpointOptions{}, fmt.Errorf("options: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -146,28 +136,35 @@ func checkpointOptions(r *task.CheckpointTaskRequest) (driver.CheckpointOptions,
 }
 
 // processes lists pids in ascending order. Those of execs carry their ids.
-func processes(pids map[int]string) (*task.PidsResponse, error) {
-	response := &task.PidsResponse{}
+func processes(pids map[int]string) *message.PidsResponse {
+	response := &message.PidsResponse{}
 	for pid, execID := range pids {
-		info := &tasktypes.ProcessInfo{Pid: uint32(pid)}
+		info := &message.ProcessInfo{Pid: uint32(pid)}
 		if execID != "" {
-			details, err := pack(&runcoptions.ProcessDetails{ExecID: execID})
-			if err != nil {
-				return nil, err
-			}
-			info.Info = details
+			info.Info = message.Pack(&message.ProcessDetails{ExecID: execID})
 		}
 		response.Processes = append(response.Processes, info)
 	}
-	slices.SortFunc(response.Processes, func(a, b *tasktypes.ProcessInfo) int { return int(a.Pid) - int(b.Pid) })
-	return response, nil
+	slices.SortFunc(response.Processes, func(a, b *message.ProcessInfo) int { return int(a.Pid) - int(b.Pid) })
+	return response
 }
 
-// pack makes an Any whose type is named as containerd's typeurl package does.
-func pack(message proto.Message) (*anypb.Any, error) {
-	value, err := proto.Marshal(message)
-	if err != nil {
-		return nil, err
+// nameOf is the name of a type in the URL of an Any: what follows the last slash
+// (google/protobuf/any.proto).
+func nameOf(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '/')+1:] }
+
+// valueOf is the message in an Any; none has none.
+func valueOf(a *message.Any) []byte {
+	if a == nil {
+		return nil
 	}
-	return &anypb.Any{TypeUrl: string(message.ProtoReflect().Descriptor().FullName()), Value: value}, nil
+	return a.Value
+}
+
+// optionsMessage is what a Create has for options; none is one of no type.
+func optionsMessage(a *message.Any) options.Message {
+	if a == nil {
+		return options.Message{}
+	}
+	return options.Message{TypeURL: a.TypeUrl, Value: a.Value}
 }

@@ -10,16 +10,16 @@ import (
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/process/stdio"
+	"github.com/cleatrun/cleat/shim/message"
 	"github.com/containerd/containerd/api/events"
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -55,13 +55,14 @@ func TestEventsAreContainerds(t *testing.T) {
 		{process.Event{Kind: process.ContainerResumed, Container: "c"}, runtime.TaskResumedEventTopic, &events.TaskResumed{ContainerID: "c"}},
 		{process.Event{Kind: process.ContainerCheckpointed, Container: "c", Checkpoint: "/image"}, runtime.TaskCheckpointedEventTopic, &events.TaskCheckpointed{ContainerID: "c", Checkpoint: "/image"}},
 	} {
-		topic, message := translate(c.event)
-		if topic != c.topic || !proto.Equal(message, c.want) {
-			t.Errorf("%+v: %s %v, want %s %v", c.event, topic, message, c.topic, c.want)
+		topic, m := translate(c.event)
+		got := generated(t, m)
+		if topic != c.topic || !proto.Equal(got, c.want) {
+			t.Errorf("%+v: %s %v, want %s %v", c.event, topic, got, c.topic, c.want)
 		}
 		// containerd looks at the type alone to find the topic.
-		if of := runtime.GetTopic(message); of != topic {
-			t.Errorf("containerd has %s for a %T, not %s", of, message, topic)
+		if of := runtime.GetTopic(got); of != topic {
+			t.Errorf("containerd has %s for a %T, not %s", of, got, topic)
 		}
 	}
 	// None is forgotten: one more than the last is none.
@@ -76,37 +77,47 @@ func TestEventsAreContainerds(t *testing.T) {
 	translate(process.Event{Kind: process.ContainerCheckpointed + 1})
 }
 
+// generated reads a message as a client does.
+func generated(t *testing.T, m message.Message) proto.Message {
+	t.Helper()
+	found, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(m.Name()))
+	must(t, "find type", err)
+	read := found.New().Interface()
+	must(t, "read", proto.Unmarshal(m.Append(nil), read))
+	return read
+}
+
 func TestStatesAreContainerds(t *testing.T) {
-	want := map[process.State]tasktypes.Status{
-		process.Absent: tasktypes.Status_UNKNOWN, process.Created: tasktypes.Status_CREATED, process.Restorable: tasktypes.Status_CREATED,
-		process.Running: tasktypes.Status_RUNNING, process.Paused: tasktypes.Status_PAUSED, process.Stopped: tasktypes.Status_STOPPED, process.Deleted: tasktypes.Status_STOPPED,
+	want := map[process.State]message.Status{
+		process.Absent: message.Status_UNKNOWN, process.Created: message.Status_CREATED, process.Restorable: message.Status_CREATED,
+		process.Running: message.Status_RUNNING, process.Paused: message.Status_PAUSED, process.Stopped: message.Status_STOPPED, process.Deleted: message.Status_STOPPED,
 	}
 	for s := process.Absent; s <= process.Deleted; s++ {
 		for _, exec := range []string{"", "e"} {
 			if got := status(process.ProcessState{State: s, ExecID: exec, PID: 7}); got != want[s] {
-				t.Errorf("%s, exec %q: %s, want %s", s, exec, got, want[s])
+				t.Errorf("%s, exec %q: %d, want %d", s, exec, got, want[s])
 			}
 		}
 	}
-	if got := status(process.ProcessState{State: process.Stopped, ExecID: "e"}); got != tasktypes.Status_CREATED {
-		t.Errorf("an exec that could not be started: %s", got)
+	if got := status(process.ProcessState{State: process.Stopped, ExecID: "e"}); got != message.Status_CREATED {
+		t.Errorf("an exec that could not be started: %d", got)
 	}
 }
 
 // The zero time is that of Go, which clients compare with, and not 1970.
 func TestZeroTimeStaysZero(t *testing.T) {
-	if got := timestamp(time.Time{}); got.Seconds != -62135596800 || !got.AsTime().IsZero() {
+	if got := message.At(time.Time{}); got.Seconds != -62135596800 || !time.Unix(got.Seconds, int64(got.Nanos)).IsZero() {
 		t.Errorf("%v", got)
 	}
 }
 
 func TestMountsComeAndGo(t *testing.T) {
-	messages := []*types.Mount{
+	messages := []*message.Mount{
 		{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=/a:/b", "index=off"}},
 		{Type: "bind", Source: "/src", Target: "sub", Options: []string{"rbind"}},
 	}
 	got := mountMessages(mounts(messages))
-	if len(got) != len(messages) || !proto.Equal(got[0], messages[0]) || !proto.Equal(got[1], messages[1]) {
+	if len(got) != len(messages) || !reflect.DeepEqual(got, messages) {
 		t.Errorf("%v, want %v", got, messages)
 	}
 	if mounts(nil) != nil || mountMessages(nil) != nil {
@@ -115,29 +126,25 @@ func TestMountsComeAndGo(t *testing.T) {
 }
 
 func TestCheckpointOptions(t *testing.T) {
-	pack := func(o *runcoptions.CheckpointOptions) *anypb.Any {
-		a, err := typeurl.MarshalAnyToProto(o)
-		must(t, "marshal", err)
-		return a
-	}
+	pack := func(o *runcoptions.CheckpointOptions) *message.Any { return packed(t, o) }
 	for _, c := range []struct {
 		name    string
-		request *task.CheckpointTaskRequest
+		request *message.CheckpointTaskRequest
 		want    driver.CheckpointOptions
 		bad     bool
 	}{
-		{name: "a path alone", request: &task.CheckpointTaskRequest{Path: "/image"}, want: driver.CheckpointOptions{ImagePath: "/image"}},
-		{name: "the options' path", request: &task.CheckpointTaskRequest{Options: pack(&runcoptions.CheckpointOptions{ImagePath: "/other"})}, want: driver.CheckpointOptions{ImagePath: "/other"}},
-		{name: "both", request: &task.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{ImagePath: "/other"})}, want: driver.CheckpointOptions{ImagePath: "/image"}},
-		{name: "everything", request: &task.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{
+		{name: "a path alone", request: &message.CheckpointTaskRequest{Path: "/image"}, want: driver.CheckpointOptions{ImagePath: "/image"}},
+		{name: "the options' path", request: &message.CheckpointTaskRequest{Options: pack(&runcoptions.CheckpointOptions{ImagePath: "/other"})}, want: driver.CheckpointOptions{ImagePath: "/other"}},
+		{name: "both", request: &message.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{ImagePath: "/other"})}, want: driver.CheckpointOptions{ImagePath: "/image"}},
+		{name: "everything", request: &message.CheckpointTaskRequest{Path: "/image", Options: pack(&runcoptions.CheckpointOptions{
 			Exit: true, OpenTcp: true, ExternalUnixSockets: true, Terminal: true, FileLocks: true, EmptyNamespaces: []string{"network"},
 			CgroupsMode: "soft", WorkPath: "/criu", ParentPath: "/parent"})},
 			want: driver.CheckpointOptions{ImagePath: "/image", WorkPath: "/criu", ParentPath: "/parent", Exit: true, OpenTCP: true, ExternalUnixSockets: true,
 				Terminal: true, FileLocks: true, EmptyNamespaces: []string{"network"}, CgroupsMode: "soft"}},
-		{name: "no path", request: &task.CheckpointTaskRequest{}, bad: true},
-		{name: "relative path", request: &task.CheckpointTaskRequest{Path: "image"}, bad: true},
-		{name: "options of another kind", request: &task.CheckpointTaskRequest{Path: "/image", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.Options"}}, bad: true},
-		{name: "bytes that are no options", request: &task.CheckpointTaskRequest{Path: "/image", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.CheckpointOptions", Value: []byte{0xff}}}, bad: true},
+		{name: "no path", request: &message.CheckpointTaskRequest{}, bad: true},
+		{name: "relative path", request: &message.CheckpointTaskRequest{Path: "image"}, bad: true},
+		{name: "options of another kind", request: &message.CheckpointTaskRequest{Path: "/image", Options: &message.Any{TypeUrl: "containerd.runc.v1.Options"}}, bad: true},
+		{name: "bytes that are no options", request: &message.CheckpointTaskRequest{Path: "/image", Options: &message.Any{TypeUrl: "containerd.runc.v1.CheckpointOptions", Value: []byte{0xff}}}, bad: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := checkpointOptions(c.request)
@@ -150,8 +157,7 @@ func TestCheckpointOptions(t *testing.T) {
 
 // containerd's CRI takes the details off by its typeurl package.
 func TestProcessesAreListedAsContainerdReadsThem(t *testing.T) {
-	response, err := processes(map[int]string{30: "", 7: "exec", 100: ""})
-	must(t, "list", err)
+	response := processes(map[int]string{30: "", 7: "exec", 100: ""})
 	var pids []uint32
 	for _, p := range response.Processes {
 		pids = append(pids, p.Pid)
@@ -161,7 +167,7 @@ func TestProcessesAreListedAsContainerdReadsThem(t *testing.T) {
 			}
 			continue
 		}
-		details, err := typeurl.UnmarshalAny(p.Info)
+		details, err := typeurl.UnmarshalAny(sent(p.Info))
 		if d, ok := details.(*runcoptions.ProcessDetails); err != nil || !ok || d.ExecID != "exec" {
 			t.Errorf("details %v, %v", details, err)
 		}

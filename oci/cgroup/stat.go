@@ -87,16 +87,23 @@ func (g *Group) goneError() error {
 	return fmt.Errorf("cgroup %s does not exist: %w", g.paths[g.procsController()], errdefs.ErrNotFound)
 }
 
-func marshalSample(sample any) []byte {
+// Encode makes the wire form of what Stat or OfRuntime has returned, and tells
+// the name of its message.
+func Encode(sample any) (name string, encoded []byte, err error) {
 	m, ok := sample.(proto.Message)
 	if !ok {
+		return "", nil, fmt.Errorf("statistics are a %T: %w", sample, errdefs.ErrInternal)
+	}
+	encoded, err = proto.Marshal(m)
+	return string(m.ProtoReflect().Descriptor().FullName()), encoded, err
+}
+
+func marshalSample(sample any) []byte {
+	if sample == nil {
 		return nil
 	}
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil // cannot happen with messages made by this package
-	}
-	return b
+	_, encoded, _ := Encode(sample) // cannot fail with messages made by this package
+	return encoded
 }
 
 func unmarshalSample(mode Mode, b []byte) (any, error) {

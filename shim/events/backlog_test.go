@@ -55,7 +55,7 @@ func TestTensOfThousandsOfEventsAreKeptInOrderInBoundedMemory(t *testing.T) {
 	q, said := d.queue()
 	limitsOfMemory[0].of(t, q)
 	for i := range events {
-		q.Publish(fmt.Sprint("/", i), message())
+		q.Publish(fmt.Sprint("/", i), oom())
 		if i%1000 == 0 {
 			q.rests(t)
 		}

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
-	eventsmessages "github.com/containerd/containerd/api/events"
+	"github.com/cleatrun/cleat/shim/message"
 	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
@@ -205,12 +205,12 @@ func (d *daemon) queue() (*Queue, *record) {
 	return q, said
 }
 
-func message() proto.Message { return &eventsmessages.TaskOOM{ContainerID: "box"} }
+func oom() message.Message { return &message.TaskOOM{ContainerID: "box"} }
 
 // publish queues events with these topics.
 func publish(q *Queue, topics ...string) {
 	for _, topic := range topics {
-		q.Publish(topic, message())
+		q.Publish(topic, oom())
 	}
 }
 

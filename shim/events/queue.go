@@ -7,22 +7,12 @@ package events
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
-	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/ttrpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"github.com/cleatrun/cleat/shim/message"
 )
 
 const (
@@ -38,8 +28,6 @@ const (
 	subscribe = 4 * time.Second
 	// idle is how long the connection is kept for the next event.
 	idle = 2 * time.Second
-	// namespaceKey is where containerd's services look for the namespace.
-	namespaceKey = "containerd-namespace-ttrpc"
 )
 
 // Options of a Queue.
@@ -84,28 +72,17 @@ func New(o Options) *Queue {
 }
 
 // Publish queues an event that happens now. It never blocks.
-func (q *Queue) Publish(topic string, message proto.Message) {
-	value, err := proto.Marshal(message)
-	if err != nil {
-		q.options.Log("event %s: %v", topic, err)
-		return
-	}
-	name := string(message.ProtoReflect().Descriptor().FullName())
+func (q *Queue) Publish(topic string, m message.Message) {
 	if q.options.Address == "" {
-		q.options.Log("event %s, which nobody wants: %v", topic, message)
+		q.options.Log("event %s, which nobody wants: %+v", topic, m)
 		return
 	}
-	e := &types.Envelope{
-		Timestamp: timestamppb.Now(),
+	encoded := (&message.Envelope{
+		Timestamp: message.At(time.Now()),
 		Namespace: q.options.Namespace,
 		Topic:     topic,
-		Event:     &anypb.Any{TypeUrl: name, Value: value},
-	}
-	encoded, err := proto.Marshal(e)
-	if err != nil {
-		q.options.Log("event %s: %v", topic, err)
-		return
-	}
+		Event:     message.Pack(m),
+	}).Append(nil)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.backlog.push(encoded)
@@ -215,7 +192,7 @@ func (q *Queue) send() {
 }
 
 // next is the event to be sent next, or nil.
-func (q *Queue) next() *types.Envelope {
+func (q *Queue) next() *message.Envelope {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
@@ -226,8 +203,8 @@ func (q *Queue) next() *types.Envelope {
 		case encoded == nil:
 			return nil
 		default:
-			e := new(types.Envelope)
-			err := proto.Unmarshal(encoded, e)
+			e := new(message.Envelope)
+			err := e.Read(encoded)
 			if err == nil {
 				return e
 			}
@@ -307,51 +284,5 @@ func (q *Queue) awaitSubscribers() {
 	select {
 	case <-q.hurry:
 	case <-timer.C:
-	}
-}
-
-// refused tells errors by which containerd says that it will never take the
-// event. Any other may be over the next time.
-func refused(err error) bool {
-	switch s, ok := status.FromError(err); {
-	case !ok:
-		return false
-	default:
-		return s.Code() == codes.InvalidArgument || s.Code() == codes.Unimplemented
-	}
-}
-
-// connection is one to containerd, made when it is needed.
-type connection struct{ client *ttrpc.Client }
-
-// open connects to containerd unless that is done.
-func (c *connection) open(o Options) error {
-	if c.client != nil {
-		return nil
-	}
-	conn, err := net.Dial("unix", strings.TrimPrefix(o.Address, "unix://"))
-	if err != nil {
-		return err
-	}
-	c.client = ttrpc.NewClient(conn)
-	return nil
-}
-
-// forward hands one event over an open connection. It has no time limit: the peer is on this
-// host, so that its end is the connection's, and to send again what it may have
-// taken would make two events of one.
-func (c *connection) forward(o Options, e *types.Envelope) error {
-	ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{namespaceKey: {o.Namespace}})
-	_, err := events.NewTTRPCEventsClient(c.client).Forward(ctx, &events.ForwardRequest{Envelope: e})
-	if errors.Is(err, ttrpc.ErrClosed) {
-		return fmt.Errorf("containerd closed the connection: %w", err)
-	}
-	return err
-}
-
-func (c *connection) close() {
-	if c.client != nil {
-		c.client.Close()
-		c.client = nil
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cleatrun/cleat/shim/message"
 	eventsmessages "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
@@ -26,7 +27,7 @@ func TestEventIsWhatContainerdExpects(t *testing.T) {
 	d.start()
 	q := New(Options{Address: "unix://" + d.address, Namespace: "space", Log: t.Logf})
 	before := time.Now()
-	q.Publish("/tasks/exit", &eventsmessages.TaskExit{ContainerID: "box", ID: "exec", Pid: 7, ExitStatus: 3})
+	q.Publish("/tasks/exit", &message.TaskExit{ContainerID: "box", ID: "exec", Pid: 7, ExitStatus: 3})
 	d.hasTaken("/tasks/exit")
 	e := d.events[0]
 	if e.Namespace != "space" || e.namespace != "space" {

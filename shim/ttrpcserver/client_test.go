@@ -213,7 +213,7 @@ func TestMetadataReachesTheHandler(t *testing.T) {
 	client := connectClient(t, path)
 	ctx := ttrpc.WithMetadata(patient(t), ttrpc.MD{"containerd-namespace-ttrpc": {"default", "second"}})
 	got, err := callText(ctx, client, "Metadata", "containerd-namespace-ttrpc")
-	if want := `"default" true 1 ["default" "second"]`; got != want || err != nil {
+	if want := `1 ["default" "second"]`; got != want || err != nil {
 		t.Errorf("metadata %s, %v, want %s", got, err, want)
 	}
 }
@@ -341,7 +341,8 @@ func TestErrorsAreMappedByTheirClass(t *testing.T) {
 		{fmt.Errorf("a: %w", errdefs.ErrAborted), codes.Aborted, "a: aborted"},
 		{fmt.Errorf("a: %w", context.Canceled), codes.Canceled, "a: context canceled"},
 		{fmt.Errorf("a: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "a: context deadline exceeded"},
-		{status.Error(codes.DataLoss, "a"), codes.DataLoss, "a"},
+		{fmt.Errorf("a: %w", errdefs.ErrDataLoss), codes.DataLoss, "a: " + errdefs.ErrDataLoss.Error()},
+		{fmt.Errorf("%w: %w", context.DeadlineExceeded, errdefs.ErrUnavailable), codes.Unavailable, "context deadline exceeded: unavailable"},
 		{errors.New("a"), codes.Unknown, "a"},
 		// A stray ENOENT is no "no such task", as which containerd takes it.
 		{fmt.Errorf("a: %w", net.ErrClosed), codes.Unknown, "a: use of closed network connection"},

@@ -10,10 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // dispatch deals with a frame that is complete. It returns false, and has
@@ -41,11 +38,11 @@ func (c *conn) dispatch(frame []byte) bool {
 	}
 	methods, ok := c.server.services[string(call.service)]
 	if !ok {
-		return c.refuse(h.stream, status.Newf(codes.Unimplemented, "service %s", call.service))
+		return c.refuse(h.stream, refusal(codes.Unimplemented, "service %s", call.service))
 	}
 	m, ok := methods[string(call.method)]
 	if !ok {
-		return c.refuse(h.stream, status.Newf(codes.Unimplemented, "method %s", call.method))
+		return c.refuse(h.stream, refusal(codes.Unimplemented, "method %s", call.method))
 	}
 	st := &stream{conn: c, id: h.stream, frame: frame, method: m, since: time.Now()}
 	if !c.server.enter(st) {
@@ -65,20 +62,20 @@ func (c *conn) dispatchData(h header) bool {
 	case !c.server.isOpen(c, h.stream):
 		return c.refuse(h.stream, invalid("StreamID is no longer active"))
 	case h.flags&flagNoData == 0:
-		return c.refuse(h.stream, invalid("data handling error: %v", ttrpc.ErrStreamClosed))
+		return c.refuse(h.stream, invalid("data handling error: ttrpc: stream closed"))
 	case h.flags&flagRemoteClosed != 0 && h.length > 0:
 		return c.refuse(h.stream, invalid("data close message cannot include data"))
 	}
 	return true
 }
 
-func invalid(format string, args ...any) *status.Status {
-	return status.Newf(codes.InvalidArgument, format, args...)
+func invalid(format string, args ...any) *failure {
+	return refusal(codes.InvalidArgument, format, args...)
 }
 
 // refuse answers a frame that leads to no call. The answer goes to the id that
 // the frame had, good or bad, so that the client can tell which it was.
-func (c *conn) refuse(id uint32, why *status.Status) bool {
+func (c *conn) refuse(id uint32, why *failure) bool {
 	st := &stream{conn: c, id: id, since: time.Now()}
 	if !c.server.enter(st) {
 		return false
@@ -95,7 +92,7 @@ func (st *stream) run(c call) {
 		if answer == nil {
 			value := recover()
 			st.conn.server.options.OnPanic(st.method.path(), value, debug.Stack())
-			answer = encodeAnswer(st.id, nil, status.Newf(codes.Internal, "panic in %s: %v", st.method.path(), value))
+			answer = encodeAnswer(st.id, nil, refusal(codes.Internal, "panic in %s: %v", st.method.path(), value))
 		}
 		st.finish(answer)
 	}()
@@ -108,32 +105,17 @@ func (st *stream) run(c call) {
 	if err != nil {
 		result = nil
 	}
-	answer = encodeAnswer(st.id, result, statusOf(err))
+	answer = encodeAnswer(st.id, result, failureOf(err))
 }
 
 // contextOf is the context of one request that came at since. A timeout of 0
 // is none; one below has passed already.
-func contextOf(ctx context.Context, since time.Time, timeout time.Duration, metadata ttrpc.MD) (context.Context, context.CancelFunc) {
+func contextOf(ctx context.Context, since time.Time, timeout time.Duration, metadata Metadata) (context.Context, context.CancelFunc) {
 	if metadata != nil {
-		ctx = ttrpc.WithMetadata(ctx, metadata)
+		ctx = context.WithValue(ctx, metadataKey{}, metadata)
 	}
 	if timeout == 0 {
 		return context.WithCancel(ctx)
 	}
 	return context.WithDeadline(ctx, since.Add(timeout))
-}
-
-// statusOf maps what a handler returned to what the caller is told. This is
-// the one place for that. ttrpc's server would make NotFound of a file that
-// does not exist and the like; here only errors that were classed on purpose
-// have a class, because a client acts on it.
-func statusOf(err error) *status.Status {
-	if err == nil {
-		return nil
-	}
-	st, ok := status.FromError(err)
-	if !ok {
-		st, _ = status.FromError(errgrpc.ToGRPC(err))
-	}
-	return st
 }

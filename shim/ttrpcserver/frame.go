@@ -8,13 +8,10 @@ import (
 	"encoding/binary"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/containerd/ttrpc"
+	"github.com/cleatrun/cleat/shim/wire"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -113,156 +110,88 @@ type call struct {
 	service, method []byte
 	payload         []byte
 	timeout         time.Duration
-	metadata        ttrpc.MD
+	metadata        Metadata
 }
 
-// decodeCall takes a ttrpc.Request apart. The way that every client's requests
-// go leaves the payload where it is. A message that is unusual in any way is
-// left to the protobuf library, which so has the last word on what is valid
-// and what an invalid one's error says.
-func decodeCall(data []byte) (call, error) {
-	if c, ok := decodePlainCall(data); ok {
-		return c, nil
+// decodeCall takes a ttrpc.Request apart.
+func decodeCall(data []byte) (c call, err error) {
+	for f, err := range wire.Fields(data) {
+		if err == nil {
+			switch f.Number {
+			case 1:
+				err = f.TextBytes(&c.service)
+			case 2:
+				err = f.TextBytes(&c.method)
+			case 3:
+				f.Bytes(&c.payload)
+			case 4:
+				f.Int64((*int64)(&c.timeout))
+			case 5:
+				if f.IsMessage() {
+					err = c.addMetadata(f)
+				}
+			}
+		}
+		if err != nil {
+			return call{}, err
+		}
 	}
-	var r ttrpc.Request
-	if err := proto.Unmarshal(data, &r); err != nil {
-		return call{}, err
-	}
-	c := call{
-		service: []byte(r.Service),
-		method:  []byte(r.Method),
-		payload: r.Payload,
-		timeout: time.Duration(r.TimeoutNano),
-	}
-	for _, kv := range r.Metadata {
-		c.addMetadata(kv.Key, kv.Value)
-	}
+	c.payload = c.payload[:len(c.payload):len(c.payload)]
 	return c, nil
 }
 
-func (c *call) addMetadata(key, value string) {
+// addMetadata adds a ttrpc.KeyValue.
+func (c *call) addMetadata(field wire.Field) error {
+	var data []byte
+	field.Bytes(&data)
+	var key, value string
+	for f, err := range wire.Fields(data) {
+		if err == nil {
+			switch f.Number {
+			case 1:
+				err = f.Text(&key)
+			case 2:
+				err = f.Text(&value)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if c.metadata == nil {
-		c.metadata = ttrpc.MD{}
+		c.metadata = Metadata{}
 	}
 	c.metadata[key] = append(c.metadata[key], value)
+	return nil
 }
 
-// decodePlainCall takes a request apart that is valid and has no unknown
-// fields.
-func decodePlainCall(data []byte) (c call, ok bool) {
-	for len(data) > 0 {
-		number, kind, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return c, false
-		}
-		data = data[n:]
-		if number == 4 && kind == protowire.VarintType {
-			v, n := protowire.ConsumeVarint(data)
-			if n < 0 {
-				return c, false
-			}
-			c.timeout = time.Duration(v)
-			data = data[n:]
-			continue
-		}
-		if kind != protowire.BytesType {
-			return c, false
-		}
-		field, n := protowire.ConsumeBytes(data)
-		if n < 0 {
-			return c, false
-		}
-		data = data[n:]
-		switch number {
-		case 1, 2:
-			if !utf8.Valid(field) {
-				return c, false
-			}
-			if number == 1 {
-				c.service = field
-			} else {
-				c.method = field
-			}
-		case 3:
-			c.payload = field[:len(field):len(field)]
-		case 5:
-			key, value, ok := decodeKeyValue(field)
-			if !ok {
-				return c, false
-			}
-			c.addMetadata(key, value)
-		default:
-			return c, false
-		}
-	}
-	return c, true
-}
-
-// decodeKeyValue takes a ttrpc.KeyValue apart that is valid and has no unknown
-// fields.
-func decodeKeyValue(data []byte) (key, value string, ok bool) {
-	for len(data) > 0 {
-		number, kind, n := protowire.ConsumeTag(data)
-		if n < 0 || kind != protowire.BytesType {
-			return "", "", false
-		}
-		data = data[n:]
-		field, n := protowire.ConsumeBytes(data)
-		if n < 0 || !utf8.Valid(field) {
-			return "", "", false
-		}
-		data = data[n:]
-		switch number {
-		case 1:
-			key = string(field)
-		case 2:
-			value = string(field)
-		default:
-			return "", "", false
-		}
-	}
-	return key, value, true
-}
-
-// encodeAnswer makes the whole frame of an answer. What cannot be sent becomes
-// an error that says so.
-func encodeAnswer(stream uint32, payload []byte, st *status.Status) []byte {
-	r := &ttrpc.Response{Status: st.Proto(), Payload: payload}
-	if r.Status != nil {
+// encodeAnswer makes the whole frame of an answer, a ttrpc.Response. What cannot
+// be sent becomes an error that says so.
+func encodeAnswer(stream uint32, payload []byte, st *failure) []byte {
+	var told []byte
+	if st != nil {
 		// The words may be those of a program that does not care for UTF-8.
 		// A message must be, or it cannot be sent at all.
-		r.Status.Message = strings.ToValidUTF8(r.Status.Message, "\uFFFD")
+		told = wire.AppendInt32(nil, 1, int32(st.code))
+		told = wire.AppendText(told, 2, strings.ToValidUTF8(st.message, "\uFFFD"))
 	}
-	frame, err := encodeResponse(stream, r)
-	if err == nil {
-		return frame
+	const envelope = 2 * (1 + binary.MaxVarintLen64) // of both fields, at most
+	frame := make([]byte, headerSize, headerSize+envelope+len(told)+len(payload))
+	if st != nil {
+		frame = protowire.AppendBytes(protowire.AppendTag(frame, 1, protowire.BytesType), told)
 	}
-	refusal, ok := status.FromError(err)
-	if !ok {
-		refusal = status.Newf(codes.Internal, "encode the answer: %v", err)
+	frame = wire.AppendBytes(frame, 2, payload)
+	size := len(frame) - headerSize
+	if size > maxData {
+		return encodeAnswer(stream, nil, oversized(size))
 	}
-	frame, _ = encodeResponse(stream, &ttrpc.Response{Status: refusal.Proto()})
+	binary.BigEndian.PutUint32(frame, uint32(size))
+	binary.BigEndian.PutUint32(frame[4:], stream)
+	frame[8] = responseFrame
 	return frame
 }
 
-// encodeResponse makes a frame of a response, in one piece of memory.
-func encodeResponse(stream uint32, r *ttrpc.Response) ([]byte, error) {
-	size := proto.Size(r)
-	if size > maxData {
-		return nil, oversized(size).Err()
-	}
-	frame, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, headerSize, headerSize+size), r)
-	if err != nil {
-		return nil, err
-	}
-	binary.BigEndian.PutUint32(frame, uint32(len(frame)-headerSize))
-	binary.BigEndian.PutUint32(frame[4:], stream)
-	frame[8] = responseFrame
-	frame[9] = 0
-	return frame, nil
-}
-
 // oversized is the status of a frame with too much data, in either direction.
-func oversized(length int) *status.Status {
-	return status.Newf(codes.ResourceExhausted, "message length %v exceed maximum message size of %v", length, maxData)
+func oversized(length int) *failure {
+	return refusal(codes.ResourceExhausted, "message length %v exceed maximum message size of %v", length, maxData)
 }

@@ -3,7 +3,6 @@ package ttrpcserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -125,16 +124,16 @@ func compareDecoding(t *testing.T, data []byte) {
 	got, err := decodeCall(data)
 	var want ttrpc.Request
 	wantErr := proto.Unmarshal(data, &want)
-	if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+	if (err == nil) != (wantErr == nil) {
 		t.Fatalf("%q: error %v, want %v", data, err, wantErr)
 	}
 	if wantErr != nil {
 		return
 	}
-	var md ttrpc.MD
+	var md Metadata
 	for _, kv := range want.Metadata {
 		if md == nil {
-			md = ttrpc.MD{}
+			md = Metadata{}
 		}
 		md[kv.Key] = append(md[kv.Key], kv.Value)
 	}

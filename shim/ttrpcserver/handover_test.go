@@ -158,7 +158,7 @@ func TestServerCanBeReplacedAtAnyMoment(t *testing.T) {
 }
 
 // expectEcho receives an answer to any of the requests.
-func expectEcho(t *testing.T, w *wire, text func(uint32) string) {
+func expectEcho(t *testing.T, w *peer, text func(uint32) string) {
 	t.Helper()
 	r := w.receive()
 	want := response{r.id, codes.OK, text(r.id)}

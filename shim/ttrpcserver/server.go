@@ -1,9 +1,8 @@
 // Package ttrpcserver serves unary ttrpc methods on unix sockets. The wire is
 // the one of ttrpc's PROTOCOL.md: frames of a ten byte header (length of the
 // data, stream id, type, flags) and at most 4 MiB of data; a client's request
-// opens a stream of an odd, growing id and one response ends it. Messages,
-// metadata and status are ttrpc's own types, and ttrpc's own client is the peer
-// it is tested with.
+// opens a stream of an odd, growing id and one response ends it. ttrpc's own
+// client is the peer it is tested with, and its own types are what is compared.
 //
 // It differs from ttrpc's server in what a long-lived daemon needs. Every
 // request that has not been answered stands in one table, with its raw frame,
@@ -45,7 +44,7 @@ var ErrDrop = errors.New("the connection is dropped on purpose")
 
 // Handler answers one request. The context ends when the caller's timeout
 // ends, its connection drops or the handler returns; it carries the caller's
-// metadata (ttrpc.GetMetadataValue). What is done then is the handler's
+// metadata (MetadataOf). What is done then is the handler's
 // decision: nothing is stopped for it, and its answer is dropped when nobody
 // is there to take it.
 //
@@ -54,8 +53,8 @@ var ErrDrop = errors.New("the connection is dropped on purpose")
 // message, at most 4 MiB with its envelope; it belongs to the server then and
 // must not be written to either.
 //
-// An error that carries a gRPC status is sent as it is, one of the errdefs
-// classes or of context's under the code of its class, any other as Unknown.
+// An error of one of the errdefs classes or of context's is sent under the code
+// of its class, any other as Unknown.
 type Handler func(ctx context.Context, payload []byte) ([]byte, error)
 
 // Options of a server. Every field may be nil. The functions are called from

@@ -23,7 +23,6 @@ import (
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -41,10 +40,6 @@ func echoMethods() map[string]echoMethod {
 	release := make(chan struct{})
 	fail := func(err error) echoMethod {
 		return func(context.Context, string) (string, error) { return "", err }
-	}
-	detailed, err := status.New(codes.Aborted, "detailed").WithDetails(wrapperspb.String("detail"))
-	if err != nil {
-		panic(err)
 	}
 	return map[string]echoMethod{
 		"Echo": func(_ context.Context, in string) (string, error) { return in, nil },
@@ -65,26 +60,25 @@ func echoMethods() map[string]echoMethod {
 			}
 		},
 		"Metadata": func(ctx context.Context, in string) (string, error) {
-			md, _ := ttrpc.GetMetadata(ctx)
-			value, ok := ttrpc.GetMetadataValue(ctx, in)
-			return fmt.Sprintf("%q %v %d %q", value, ok, len(md), md[in]), nil
+			md := MetadataOf(ctx)
+			if theirs, ok := ttrpc.GetMetadata(ctx); ok {
+				md = Metadata(theirs)
+			}
+			return fmt.Sprintf("%d %q", len(md), md[in]), nil
 		},
 		"Deadline": func(ctx context.Context, _ string) (string, error) {
 			_, ok := ctx.Deadline()
 			return fmt.Sprint(ok), nil
 		},
-		"UntilDone":     func(ctx context.Context, _ string) (string, error) { <-ctx.Done(); return "", ctx.Err() },
-		"Plain":         fail(errors.New("a plain error")),
-		"Status":        fail(status.Error(codes.OutOfRange, "a status")),
-		"WrappedStatus": fail(fmt.Errorf("wrapped: %w", status.Error(codes.DataLoss, "a status"))),
-		"Details":       fail(detailed.Err()),
-		"NotFound":      fail(fmt.Errorf("task x: %w", errdefs.ErrNotFound)),
-		"Precondition":  fail(fmt.Errorf("task x: %w", errdefs.ErrFailedPrecondition)),
-		"Unavailable":   fail(errdefs.ErrUnavailable),
-		"Joined":        fail(errors.Join(errors.New("one"), fmt.Errorf("two: %w", errdefs.ErrAlreadyExists))),
-		"Canceled":      fail(context.Canceled),
-		"TooLate":       fail(context.DeadlineExceeded),
-		"NoFile":        fail(&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrNotExist}),
+		"UntilDone":    func(ctx context.Context, _ string) (string, error) { <-ctx.Done(); return "", ctx.Err() },
+		"Plain":        fail(errors.New("a plain error")),
+		"NotFound":     fail(fmt.Errorf("task x: %w", errdefs.ErrNotFound)),
+		"Precondition": fail(fmt.Errorf("task x: %w", errdefs.ErrFailedPrecondition)),
+		"Unavailable":  fail(errdefs.ErrUnavailable),
+		"Joined":       fail(errors.Join(errors.New("one"), fmt.Errorf("two: %w", errdefs.ErrAlreadyExists))),
+		"Canceled":     fail(context.Canceled),
+		"TooLate":      fail(context.DeadlineExceeded),
+		"NoFile":       fail(&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrNotExist}),
 	}
 }
 
@@ -198,15 +192,15 @@ func startTheirs(t testing.TB) string {
 	return path
 }
 
-// wire is a client that speaks in frames. One goroutine may send while another
+// peer is a client that speaks in frames. One goroutine may send while another
 // receives.
-type wire struct {
+type peer struct {
 	t testing.TB
 	*net.UnixConn
 	in *bufio.Reader
 }
 
-func dial(t testing.TB, path string) *wire {
+func dial(t testing.TB, path string) *peer {
 	t.Helper()
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -214,7 +208,7 @@ func dial(t testing.TB, path string) *wire {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(2 * patience))
-	return &wire{t: t, UnixConn: c, in: bufio.NewReaderSize(c, 64<<10)}
+	return &peer{t: t, UnixConn: c, in: bufio.NewReaderSize(c, 64<<10)}
 }
 
 // frameOf makes a frame with a true length.
@@ -243,7 +237,7 @@ func marshal(m proto.Message) []byte {
 	return b
 }
 
-func (w *wire) send(frames ...[]byte) {
+func (w *peer) send(frames ...[]byte) {
 	w.t.Helper()
 	for _, f := range frames {
 		if _, err := w.Write(f); err != nil {
@@ -253,7 +247,7 @@ func (w *wire) send(frames ...[]byte) {
 }
 
 // unread is how much memory the kernel holds for what the peer has not read.
-func (w *wire) unread() (n int) {
+func (w *peer) unread() (n int) {
 	w.t.Helper()
 	raw, err := w.SyscallConn()
 	if err == nil {
@@ -266,7 +260,7 @@ func (w *wire) unread() (n int) {
 }
 
 // readFrame reads one whole frame, or an error at the end.
-func (w *wire) readFrame() ([]byte, error) {
+func (w *peer) readFrame() ([]byte, error) {
 	var head [headerSize]byte
 	if _, err := io.ReadFull(w.in, head[:]); err != nil {
 		return nil, err
@@ -284,7 +278,7 @@ type response struct {
 	text string // of the answer, or the error's message
 }
 
-func (w *wire) receive() response {
+func (w *peer) receive() response {
 	w.t.Helper()
 	frame, err := w.readFrame()
 	if err != nil {
@@ -311,7 +305,7 @@ func decodeResponse(t testing.TB, frame []byte) response {
 }
 
 // expect receives one answer and compares it.
-func (w *wire) expect(id uint32, code codes.Code, text string) {
+func (w *peer) expect(id uint32, code codes.Code, text string) {
 	w.t.Helper()
 	if got, want := w.receive(), (response{id, code, text}); got != want {
 		w.t.Fatalf("answer %+v, want %+v", got, want)
@@ -319,7 +313,7 @@ func (w *wire) expect(id uint32, code codes.Code, text string) {
 }
 
 // expectEnd waits for the server to close the connection.
-func (w *wire) expectEnd() {
+func (w *peer) expectEnd() {
 	w.t.Helper()
 	if frame, err := w.readFrame(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		w.t.Fatalf("want the end, got frame %q, error %v", frame, err)

@@ -89,15 +89,27 @@ func (f Field) Bytes(v *[]byte) {
 	}
 }
 
-// Text sets *v to the field's text, which must be UTF-8.
-func (f Field) Text(v *string) error {
+// TextBytes is Bytes of a text, which must be UTF-8.
+func (f Field) TextBytes(v *[]byte) error {
 	if f.kind != protowire.BytesType {
 		return nil
 	}
 	if !utf8.Valid(f.bytes) {
 		return fmt.Errorf("field %d is not UTF-8", f.Number)
 	}
-	*v = string(f.bytes)
+	*v = f.bytes
+	return nil
+}
+
+// Text sets *v to the field's text, which must be UTF-8.
+func (f Field) Text(v *string) error {
+	var text []byte
+	if err := f.TextBytes(&text); err != nil {
+		return err
+	}
+	if text != nil {
+		*v = string(text)
+	}
 	return nil
 }
 
