@@ -19,13 +19,14 @@ V2_TIME          ?= 20m
 ROUNDS           ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-unit test-integration test-v2 conformance lint setup clean
+.PHONY: help build install demo test test-unit test-integration test-v2 conformance compatibility lint setup clean
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
 	@echo 'make test     all tests: the rooms by themselves, then with a real containerd and runc (root), then test-v2'
 	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
 	@echo 'make conformance  containerd'"'"'s own client tests on stock and on cleat, side by side (root; ROUNDS=3: each three times)'
+	@echo 'make compatibility  all of it on containerd 1.6 to 2.4, with three OCI runtimes, by all clients; writes docs/compatibility.md (root)'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
@@ -68,6 +69,10 @@ test-v2: setup
 conformance: setup
 	cd integration && go test -count 1 ./conformance/...
 	cd integration && go run ./conformance -count $(ROUNDS) -json ../build/conformance/results.json $(CONFORMANCE)
+
+# A first run builds three more containerds.
+compatibility: setup
+	cd integration && go run ./compatibility -write ../docs/compatibility.md
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

@@ -28,13 +28,13 @@ func changes() (list [][2]tools.Containerd) {
 func TestChange(t *testing.T) {
 	for _, change := range changes() {
 		from, to := change[0], change[1]
-		for _, by := range users {
-			if !all() && by.name != "ctr" {
+		for _, by := range Users {
+			if !all() && by != "ctr" {
 				continue
 			}
-			t.Run(from.Name+"/"+to.Name+"/"+by.name, func(t *testing.T) {
+			t.Run(from.Name+"/"+to.Name+"/"+by, func(t *testing.T) {
 				t.Parallel()
-				w := newWalk(t, from, "runc", nil, by.make, ourRuntime)
+				w := newWalk(t, from, "runc", nil, users[by], ourRuntime)
 				w.step(t, "before", func() {
 					w.starts()
 					w.lists()

@@ -162,7 +162,7 @@ func releases() []tools.Containerd {
 // runtimes are the OCI runtimes that are walked with.
 func runtimes() []string {
 	if all() {
-		return []string{"runc", "runc-1.1", "crun"}
+		return Runtimes
 	}
-	return []string{"runc"}
+	return Runtimes[:1]
 }

@@ -14,6 +14,12 @@ package walk
 // only on those that cost no time to build.
 const EnvAll = "CLEAT_TEST_COMPATIBILITY"
 
+// Runtimes are the OCI runtimes that are walked with, and Users who walks.
+var (
+	Runtimes = []string{"runc", "runc-1.1", "crun"}
+	Users    = []string{"ctr", "client"}
+)
+
 // Step is one step of a walk.
 type Step struct {
 	Name string

@@ -48,14 +48,8 @@ type user interface {
 	delete(id string) (status int)
 }
 
-// users are the two of them.
-var users = []struct {
-	name string
-	make func(*daemon.Daemon, string) user
-}{
-	{"ctr", newCtr},
-	{"client", newClient},
-}
+// users makes those of Users.
+var users = map[string]func(*daemon.Daemon, string) user{"ctr": newCtr, "client": newClient}
 
 // walk is one user at one containerd.
 type walk struct {
@@ -141,10 +135,10 @@ const ourRuntime = "io.containerd.cleat.v2"
 func TestWalk(t *testing.T) {
 	for _, release := range releases() {
 		for _, oci := range runtimes() {
-			for _, by := range users {
-				t.Run(release.Name+"/"+oci+"/"+by.name, func(t *testing.T) {
+			for _, by := range Users {
+				t.Run(release.Name+"/"+oci+"/"+by, func(t *testing.T) {
 					t.Parallel()
-					newWalk(t, release, oci, nil, by.make, ourRuntime).all(t)
+					newWalk(t, release, oci, nil, users[by], ourRuntime).all(t)
 				})
 			}
 		}
