@@ -22,6 +22,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatrun/cleat/integration/kernel"
 )
 
 func (m *member) pause() {
@@ -126,6 +128,29 @@ func TestPauseStopsAndResumeContinues(t *testing.T) {
 	if got, want := strings.Join(order, " "), "create start paused resumed paused resumed exit delete"; got != want {
 		t.Errorf("told is %s, want %s", got, want)
 	}
+}
+
+// A container can end while its cgroup is frozen: on cgroup v2 by any SIGKILL, as
+// the OOM killer's. To the OCI runtime it is paused then, and not to be deleted.
+func TestContainerThatEndsFrozenIsDeleted(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	m := l.member("ends-frozen")
+	pid := m.create()
+	file, err := kernel.CgroupPath(pid, "freezer", "freezer.state", "cgroup.freeze")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.start("")
+	m.kill("", unix.SIGKILL)
+	if status := m.wait(""); status != 137 {
+		t.Errorf("it ended with %d", status)
+	}
+	freeze := map[string]string{"freezer.state": "FROZEN", "cgroup.freeze": "1"}[filepath.Base(file)]
+	if err := os.WriteFile(file, []byte(freeze), 0); err != nil {
+		t.Fatal(err)
+	}
+	m.finish()
 }
 
 // What is asked of a paused container that cannot be is refused, and what can

@@ -52,6 +52,23 @@ func (c *Container) removeCgroup() error {
 	return group.Remove(c.bounds().Killed)
 }
 
+// thawed thaws the cgroup of a container that has ended, and tells whether it
+// was frozen: who ends while paused, by the OOM killer say, is paused for ever to
+// the OCI runtime, which then refuses to delete it.
+func (c *Container) thawed() bool {
+	c.mu.Lock()
+	group, shared := c.cgroup, c.sharedCgroup
+	c.mu.Unlock()
+	if group == nil || shared || !group.Frozen() {
+		return false
+	}
+	if err := group.Thaw(); err != nil {
+		c.log("container %s: thaw what has ended: %v", c.ID, err)
+		return false
+	}
+	return true
+}
+
 func (c *Container) dropCgroup() {
 	c.mu.Lock()
 	group := c.cgroup

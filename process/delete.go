@@ -48,7 +48,11 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 	if streams != nil {
 		p.drain(ctx, streams)
 	}
-	if err := c.runtime.Delete(ctx, c.ID, false); err != nil {
+	err := c.runtime.Delete(ctx, c.ID, false)
+	if err != nil && c.thawed() {
+		err = c.runtime.Delete(ctx, c.ID, false)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := c.unmount(); err != nil {

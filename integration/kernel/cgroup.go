@@ -16,28 +16,32 @@ import (
 // CgroupFile reads a file of the cgroup that a process is in: by its names on
 // v1, in the controller's hierarchy, and on v2.
 func CgroupFile(pid int, controller, v1, v2 string) (string, error) {
+	file, err := CgroupPath(pid, controller, v1, v2)
+	if err != nil {
+		return "", err
+	}
+	value, err := os.ReadFile(file)
+	return strings.TrimSpace(string(value)), err
+}
+
+// CgroupPath is where CgroupFile reads.
+func CgroupPath(pid int, controller, v1, v2 string) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(text)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		file := ""
 		switch {
 		case len(parts) != 3:
 		case slices.Contains(strings.Split(parts[1], ","), controller):
-			file = filepath.Join("/sys/fs/cgroup", controller, parts[2], v1)
+			return filepath.Join("/sys/fs/cgroup", controller, parts[2], v1), nil
 		case parts[1] == "":
-			file = filepath.Join("/sys/fs/cgroup", parts[2], v2)
-			if _, err := os.Stat(file); err != nil {
-				file = "" // a v2 hierarchy beside those of v1
+			file := filepath.Join("/sys/fs/cgroup", parts[2], v2)
+			if _, err := os.Stat(file); err == nil { // no v2 hierarchy beside those of v1
+				return file, nil
 			}
 		}
-		if file == "" {
-			continue
-		}
-		value, err := os.ReadFile(file)
-		return strings.TrimSpace(string(value)), err
 	}
 	return "", fmt.Errorf("process %d has no cgroup for %s: %s", pid, controller, text)
 }

@@ -185,6 +185,16 @@ func (g *Group) Thaw() error {
 	return nil
 }
 
+// Frozen tells whether the group is frozen itself, whatever is in it.
+func (g *Group) Frozen() bool {
+	file, frozen, _ := g.freezer()
+	if file == "" {
+		return false
+	}
+	b, err := os.ReadFile(filepath.Join(g.freezerDir(), file))
+	return err == nil && bytes.HasPrefix(b, []byte(frozen))
+}
+
 // freezer names the file that freezes a group and what is written to it.
 func (g *Group) freezer() (file, frozen, thawed string) {
 	if g.mode == V2 {
