@@ -43,6 +43,9 @@ type Config struct {
 	// Kubernetes makes containerd serve a kubelet, nil for not.
 	Kubernetes *Kubernetes
 
+	// Relay makes the daemon keep what shims tell: see Daemon.Relay.
+	Relay bool
+
 	// Debug makes containerd and, through it, the shims verbose.
 	Debug bool
 }
@@ -58,6 +61,7 @@ type Daemon struct {
 
 	config Config
 	ttrpc  string // where shims bring their events
+	relay  *Relay // nil without Config.Relay
 	log    *os.File
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when cmd has been waited for
@@ -76,6 +80,9 @@ func Start(ctx context.Context, config Config) (*Daemon, error) {
 	}
 	d := &Daemon{Place: p, config: config}
 	d.ttrpc = d.Address() + ".ttrpc"
+	if config.Relay {
+		d.relay = newRelay()
+	}
 	if err := d.prepare(ctx); err != nil {
 		return nil, errors.Join(err, d.Remove())
 	}
@@ -111,6 +118,10 @@ func (d *Daemon) prepare(ctx context.Context) error {
 // Address is containerd's socket.
 func (d *Daemon) Address() string { return d.Path("c.sock") }
 
+// Relay is where events of shims pass through, nil without Config.Relay. Nothing
+// passes after Run until its Listen.
+func (d *Daemon) Relay() *Relay { return d.relay }
+
 // PID is the process that Run started last.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
@@ -124,6 +135,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer os.Remove(d.Path("ready"))
 	defer ready.Close()
 
+	if d.relay != nil {
+		// An address for each life: shims of an earlier one must not find this
+		// containerd past the relay.
+		d.ttrpc += "2"
+		if err := os.WriteFile(d.Path("config.toml"), d.configuration(), 0o644); err != nil {
+			return err
+		}
+	}
 	cmd := exec.Command(d.config.Tools.Containerd, "--config", d.Path("config.toml"))
 	cmd.Dir = d.Dir
 	cmd.Env = append(d.Environ(append(d.config.Path, d.config.Tools.Dir)...), "NOTIFY_SOCKET="+d.Path("ready"))
@@ -149,6 +168,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	case err := <-said:
 		if err != nil {
 			return fmt.Errorf("wait for containerd: %w\n%s", err, d.Log())
+		}
+		if d.relay != nil {
+			return d.relay.interpose(d.ttrpc)
 		}
 		return nil
 	case <-ended:
@@ -184,6 +206,9 @@ func (d *Daemon) Kill() error {
 		return fmt.Errorf("kill containerd: %w", err)
 	}
 	<-d.ended
+	if d.relay != nil {
+		return d.relay.stop()
+	}
 	return nil
 }
 
@@ -196,6 +221,9 @@ func (d *Daemon) Stop() error {
 	}
 	select {
 	case <-d.ended:
+		if d.relay != nil {
+			return d.relay.stop()
+		}
 		return nil
 	case <-time.After(readyTime):
 		return fmt.Errorf("containerd (process %d) does not end", d.PID())
@@ -212,6 +240,9 @@ func (d *Daemon) Become(t tools.Tools) error {
 // Remove ends containerd and everything it ever started, and removes the place.
 func (d *Daemon) Remove() error {
 	d.closeClient()
+	if d.relay != nil {
+		d.relay.stop()
+	}
 	err := d.Place.Remove()
 	if d.cmd != nil {
 		<-d.ended

@@ -21,6 +21,10 @@ type Sink struct {
 	path   string
 	mu     sync.Mutex // guards server
 	server *ttrpc.Server
+
+	// pass, if set, hands an event on first. One that it cannot hand on is not
+	// taken.
+	pass func(context.Context, *events.ForwardRequest) error
 }
 
 // NewSink makes a sink for the socket at path. Nobody listens there yet.
@@ -69,7 +73,12 @@ func (s *Sink) Stop() error {
 }
 
 // Forward is the RPC by which shims hand an event over.
-func (s *Sink) Forward(_ context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
+func (s *Sink) Forward(ctx context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
+	if s.pass != nil {
+		if err := s.pass(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	s.add(decode(r.Envelope.Topic, r.Envelope.Event))
 	return &emptypb.Empty{}, nil
 }
