@@ -17,9 +17,10 @@ UNIT_TIME        ?= 5m
 INTEGRATION_TIME ?= 10m
 V2_TIME          ?= 20m
 ROUNDS           ?= 1
+TIME             ?= 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-unit test-integration test-v2 conformance compatibility lint setup clean
+.PHONY: help build install demo test test-unit test-integration test-v2 conformance compatibility chaos chaos-stock lint setup clean
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
@@ -27,6 +28,8 @@ help:
 	@echo 'make test-v2  the integration tests on cgroup v2 and on systemd, each in a virtual machine (no kvm)'
 	@echo 'make conformance  containerd'"'"'s own client tests on stock and on cleat, side by side (root; ROUNDS=3: each three times)'
 	@echo 'make compatibility  all of it on containerd 1.6 to 2.4, with three OCI runtimes, by all clients; writes docs/compatibility.md (root)'
+	@echo 'make chaos    containers and execs while everything that can die dies, then a look at everything (root; TIME=2m, SEED=n)'
+	@echo 'make chaos-stock  the same on containerd'"'"'s own shim'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
@@ -58,7 +61,7 @@ test-unit: setup
 # while they run.
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
-	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./cri ./rootless ./nerdctl ./docker ./compatibility/...
+	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./chaos/... ./cri ./rootless ./nerdctl ./docker ./compatibility/...
 
 # The same tests in virtual machines that have what this one may lack. All of
 # them, if asked for by name; as a part of test those that the machine matters for.
@@ -73,6 +76,12 @@ conformance: setup
 # A first run builds three more containerds.
 compatibility: setup
 	cd integration && go run ./compatibility -write ../docs/compatibility.md
+
+# docs/reliability.md says what is checked. Other options of the command are given
+# in CHAOS: -faults, -containers, -round, ... (-help).
+chaos chaos-stock: setup
+	cd integration && go run ./chaos -time $(TIME) $(if $(SEED),-seed $(SEED)) $(if $(filter chaos-stock,$@),-runtime io.containerd.runc.v2) \
+		-reports ../build/chaos/reports -json ../build/chaos/$@.json $(CHAOS)
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

@@ -16,7 +16,7 @@ import (
 )
 
 // callTime bounds one call. On an idle machine the slowest takes a second.
-const callTime = 40 * time.Second
+const callTime = 25 * time.Second
 
 // answer is how a call ended.
 type answer struct {

@@ -28,8 +28,9 @@ import (
 )
 
 const (
-	// lifeTime bounds the life of a container, beyond what is planned.
-	lifeTime = 120 * time.Second
+	// lifeTime bounds the life of a container. On an idle machine none takes ten
+	// seconds.
+	lifeTime = 60 * time.Second
 
 	// startFailed is the status of an exec whose start has failed, whatever it did
 	// before it was killed for that.
@@ -110,8 +111,11 @@ func (p program) args(name string) []string {
 // live lives it all.
 func (l *life) live(ctx context.Context) {
 	pause(ctx, l.plan.After)
-	ctx, cancel := context.WithTimeout(ctx, lifeTime)
-	defer cancel()
+	if l.hold == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lifeTime)
+		defer cancel()
+	}
 	running := sync.OnceFunc(func() { close(l.running) })
 	defer running()
 	if err := l.make(ctx); err != nil {

@@ -38,6 +38,7 @@ type options struct {
 	rounds     int // 0: as many as there is time for
 	first      int
 	containers int
+	every      bool
 	runtime    string
 	faults     []fault
 	json       string
@@ -52,8 +53,9 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 0, "how `many` rounds, 0 for as many as there is time for")
 	flags.IntVar(&o.first, "round", 1, "the `number` of the first round; with -rounds 1 the only one")
 	flags.IntVar(&o.containers, "containers", 14, "how `many` containers a round has")
+	flags.BoolVar(&o.every, "every", false, "have all kinds of faults in every round; else a few that are drawn")
 	flags.StringVar(&o.runtime, "runtime", ours, "containerd's `name` of the runtime; "+stock+" is containerd's own shim")
-	faults := flags.String("faults", "", "only these `kinds` of faults, with commas between: "+words(allFaults))
+	faults := flags.String("faults", "", "only these `kinds` of faults, with commas between, or none: "+words(allFaults))
 	flags.StringVar(&o.json, "json", "", "write all results to this `file` too")
 	flags.StringVar(&o.reports, "reports", "", "write what happened in a round that went wrong to a file in this `folder`")
 	if err := flags.Parse(args); err != nil {
@@ -63,6 +65,9 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("chaos: unexpected arguments: %s", strings.Join(args, " "))
 	}
 	for _, name := range strings.FieldsFunc(*faults, func(r rune) bool { return r == ',' }) {
+		if name == "none" {
+			continue
+		}
 		if !slices.Contains(allFaults, fault(name)) {
 			return o, fmt.Errorf("chaos: there is no fault %q, but %s", name, words(allFaults))
 		}
@@ -130,7 +135,7 @@ func run(ctx context.Context, o options, w io.Writer) (all outcome, err error) {
 	fmt.Fprintf(w, "chaos on %s with seed %d\n", o.runtime, o.seed)
 	began := time.Now()
 	for n := 0; (o.rounds == 0 || n < o.rounds) && time.Since(began) < o.time; n++ {
-		p := draw(o.seed, o.first+n, o.containers, o.faults)
+		p := draw(o.seed, o.first+n, o.containers, o.faults, o.every)
 		if o.runtime == stock {
 			// It has no upgrades: nothing happens where the plan has one.
 			p.Faults = slices.DeleteFunc(p.Faults, func(f faultPlan) bool { return f.Kind == upgradeShim })

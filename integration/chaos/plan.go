@@ -153,8 +153,9 @@ const (
 	anchorGroup = "group-0"
 )
 
-// draw makes the plan of a round.
-func draw(seed uint64, round int, containers int, kinds []fault) plan {
+// draw makes the plan of a round: with a few of the kinds of faults, or with every
+// one.
+func draw(seed uint64, round int, containers int, kinds []fault, every bool) plan {
 	r := dice{rand.New(rand.NewPCG(seed, uint64(round)))}
 	p := plan{Seed: seed, Round: round}
 
@@ -162,7 +163,9 @@ func draw(seed uint64, round int, containers int, kinds []fault) plan {
 	// nearly everything.
 	p.Kinds = slices.Clone(kinds)
 	r.Shuffle(len(p.Kinds), func(i, j int) { p.Kinds[i], p.Kinds[j] = p.Kinds[j], p.Kinds[i] })
-	p.Kinds = p.Kinds[:min(len(p.Kinds), 1+r.IntN(4))]
+	if few := 1 + r.IntN(4); !every {
+		p.Kinds = p.Kinds[:min(len(p.Kinds), few)]
+	}
 	slices.Sort(p.Kinds)
 
 	p.Containers = append(p.Containers, containerPlan{
@@ -173,8 +176,12 @@ func draw(seed uint64, round int, containers int, kinds []fault) plan {
 		p.Containers = append(p.Containers, r.container(fmt.Sprintf("c%02d", i), p.Kinds))
 	}
 	if len(p.Kinds) > 0 {
-		for range max(1, len(p.Containers)*2/3) {
-			p.Faults = append(p.Faults, r.fault(p))
+		for i := range max(1, len(p.Containers)*2/3) {
+			kind := p.Kinds[r.IntN(len(p.Kinds))]
+			if every {
+				kind = p.Kinds[i%len(p.Kinds)]
+			}
+			p.Faults = append(p.Faults, r.fault(p, kind))
 		}
 	}
 	p.Faults = bounded(p.Faults)
@@ -251,9 +258,9 @@ func (r dice) program() program {
 	return p
 }
 
-func (r dice) fault(p plan) faultPlan {
+func (r dice) fault(p plan, kind fault) faultPlan {
 	f := faultPlan{
-		Kind:      p.Kinds[r.IntN(len(p.Kinds))],
+		Kind:      kind,
 		Container: p.Containers[r.IntN(len(p.Containers))].ID,
 		At:        steps[r.IntN(len(steps))],
 		After:     r.upTo(700 * time.Millisecond),

@@ -20,8 +20,10 @@ const (
 	// roundTime bounds a round, beyond the lives in it.
 	roundTime = 4 * time.Minute
 
-	// settleTime is for what may go on after the last call is answered.
-	settleTime = 30 * time.Second
+	// settleTime is for what may go on after the last call is answered. On an
+	// idle machine that takes a tenth of a second, and after containerd was killed
+	// five.
+	settleTime = 20 * time.Second
 )
 
 // round is one under way.
