@@ -292,9 +292,8 @@ func (l *life) startProcess(ctx context.Context, verb, exec string) bool {
 		if a.shimDead {
 			return false
 		}
-		ordered := l.w.ordered(l.plan.ID, verb)
-		if !a.doubtful && (ordered || doubtful) {
-			return false // the OCI runtime was killed, or it fails twice
+		if !a.doubtful && !doubtful && l.w.ordered(l.plan.ID, verb) {
+			return false // the OCI runtime was killed
 		}
 		// It may have been started, or be still.
 		status, err := l.status(ctx, exec)
@@ -304,6 +303,8 @@ func (l *life) startProcess(ctx context.Context, verb, exec string) bool {
 			return false
 		case err == nil && status != tasktypes.Status_CREATED:
 			return true
+		case doubtful && !a.doubtful:
+			return false // it fails twice
 		}
 		doubtful = true
 		pause(ctx, 50*time.Millisecond)
@@ -495,7 +496,7 @@ func (l *life) judge(wait answerOfWait) {
 	if wait.told {
 		l.judgeExit("init", l.page, wait.status, killed || dead, mayFail)
 	}
-	l.judgeProgram("init", l.page, dead, mayFail)
+	l.judgeProgram("init", l.page, killed, dead, mayFail)
 	t := truth{page: l.page, runs: l.plan.Runs, cut: dead, killed: l.page.Ending.Load() == 0, again: l.again}
 	l.w.mu.Lock()
 	t.loggers = l.w.killed[l.plan.ID]
@@ -527,8 +528,8 @@ func (l *life) judgeExit(what string, page *mark.Page, status uint32, mayBeKille
 }
 
 // judgeProgram tells whether a program could do what it was to.
-func (l *life) judgeProgram(what string, page *mark.Page, dead, mayFail bool) {
-	if n := page.Starts.Load(); n > 1 || n == 0 && !dead && !mayFail {
+func (l *life) judgeProgram(what string, page *mark.Page, killed, dead, mayFail bool) {
+	if n := page.Starts.Load(); n > 1 || n == 0 && !dead && !mayFail && !killed {
 		l.w.violate(refused, l.plan.ID, "%s was run %d times", what, n)
 	}
 	if errno := page.Failed.Load(); errno != 0 && !dead {
@@ -576,7 +577,7 @@ func (l *life) exec(ctx context.Context, e execPlan) {
 	if wait.told {
 		l.judgeExit("exec "+e.ID, page, wait.status, l.isEnded() || dead || mayFail, mayFail)
 	}
-	l.judgeProgram("exec "+e.ID, page, dead, mayFail || l.isEnded())
+	l.judgeProgram("exec "+e.ID, page, l.isEnded(), dead, mayFail)
 	for _, v := range sink.judge(truth{page: page, runs: e.Runs, cut: dead || l.w.ordered(l.plan.ID, "exec start"), killed: page.Ending.Load() == 0}) {
 		l.w.violate(v.Category, l.plan.ID, "%s", v.Text)
 	}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -52,8 +51,11 @@ func Delete(call bootstrap.Call, stdout, stderr io.Writer) error {
 }
 
 func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures error) {
+	var err error
 	fail := func(err error) { failures = errors.Join(failures, err) }
 
+	original := openBundle(bundle)
+	defer original.close()
 	o, unread := recordedOptions(call, bundle)
 	if unread != nil {
 		fail(unread)
@@ -61,7 +63,6 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	pid := initPid(bundle)
 	var left left
 	if o.Processes == oci.HostProcesses { // else the number is none of this host's
-		var err error
 		if left, err = find(pid, call.ID); err != nil {
 			fail(err)
 		}
@@ -72,17 +73,31 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	left.kill()
 	killed := time.Now()
 
-	if _, err := os.Stat(string(bundle)); err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
-		defer cancel()
-		err = driver.New(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
-		// A runtime that is not there has not made anything, or has left a pid.
-		if err != nil && !(pid == 0 && driver.NotRun(err)) {
-			fail(err)
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
+	defer cancel()
+	forget := func() error {
+		if !original.there() {
+			return nil
 		}
+		err := driver.New(bundle, call.Namespace, o).Delete(ctx, call.ID, true)
+		// A runtime that is not there has not made anything, or has left a pid.
+		if err != nil && pid == 0 && driver.NotRun(err) {
+			return nil
+		}
+		return err
 	}
-	if err := left.end(); err != nil {
+	err = forget()
+	if ended := left.end(); ended != nil {
+		fail(ended)
+	}
+	if err != nil && !driver.NotRun(err) && ctx.Err() == nil {
+		err = forget() // somebody has killed it, or it could not kill what is dead now
+	}
+	if err != nil {
 		fail(err)
+	}
+	if original.replaced() {
+		return oci.Exit{Pid: pid, Status: statusKilled, Timestamp: killed}, failures
 	}
 	if err := rootfs.Unmount(bundle.Rootfs()); err != nil {
 		fail(err)
@@ -98,7 +113,7 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		fail(fmt.Errorf("the shim ended by a fault of its own, and left in %s:\n%s", bundle.CrashFile(), crash))
 	}
 
-	exit, err := bundle.ReadExit()
+	exit, err = bundle.ReadExit()
 	if err == nil {
 		return exit, failures
 	}

@@ -303,6 +303,50 @@ func TestDeleteOutlastsARuntimeThatHangs(t *testing.T) {
 	c.mustHaveNoMountNorCgroup()
 }
 
+// A runtime that is killed once is called again: nobody comes after us.
+func TestDeleteCallsARuntimeAgainThatWasKilled(t *testing.T) {
+	c := newContainer(t)
+	c.run()
+	dir := t.TempDir()
+	c.options.BinaryName, _ = c.spy(fmt.Sprintf(`[ -e %[1]s/killed ] && exec %[2]s "$@"; touch %[1]s/killed; kill -9 $$`, dir, c.runc))
+	c.must(c.bundle.WriteOptions(c.options))
+	if exit, warnings := c.delete(); warnings != "" || int(exit.Pid) != c.pid || exit.ExitStatus != killed {
+		t.Errorf("told %v, said %q", exit, warnings)
+	}
+	c.mustBeGone()
+}
+
+// containerd runs the action twice when a shim dies during a create, and a client
+// can make the container anew when the first has ended.
+func TestDeleteLeavesANewBundleOfTheNameAlone(t *testing.T) {
+	c := newContainer(t)
+	dir := t.TempDir()
+	c.options.BinaryName, _ = c.spy(fmt.Sprintf(`touch %[1]s/called; while [ ! -e %[1]s/new ]; do sleep 0.01; done`, dir))
+	c.must(c.bundle.WriteOptions(c.options))
+	cmd := c.command()
+	c.must(cmd.Start())
+	for _, err := os.Stat(filepath.Join(dir, "called")); err != nil; _, err = os.Stat(filepath.Join(dir, "called")) {
+		time.Sleep(time.Millisecond) // bounded by the action's own limit
+		if cmd.Process.Signal(unix.Signal(0)) != nil {
+			t.Fatal("the action has ended")
+		}
+	}
+	c.must(os.RemoveAll(string(c.bundle)))
+	c.must(os.MkdirAll(c.bundle.Rootfs(), 0o755))
+	c.must(unix.Mount("tmpfs", c.bundle.Rootfs(), "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(c.bundle.Rootfs(), unix.MNT_DETACH) })
+	c.write("exit.json", "that of the new one")
+	c.must(os.WriteFile(filepath.Join(dir, "new"), nil, 0o600))
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	c.must(err)
+	if !strings.Contains(string(mounts), c.bundle.Rootfs()) {
+		t.Error("the new root filesystem is unmounted")
+	}
+}
+
 // The number in init.pid may be that of another process by now.
 func TestDeleteSparesAStrangerWithThePid(t *testing.T) {
 	stranger := exec.Command(built.Pause(t))
