@@ -118,10 +118,6 @@ func (l *life) live(ctx context.Context) {
 	}
 	running := sync.OnceFunc(func() { close(l.running) })
 	defer running()
-	if err := l.make(ctx); err != nil {
-		l.w.violate(hanging, l.plan.ID, "it cannot be made: %v", err)
-		return
-	}
 	if !l.create(ctx) {
 		return
 	}
@@ -159,7 +155,8 @@ func (l *life) live(ctx context.Context) {
 	l.judge(wait)
 }
 
-// make makes the container, of which nothing runs yet.
+// make makes the container, of which nothing runs yet. That is containerd's work
+// alone, and it happens before anything goes wrong.
 func (l *life) make(ctx context.Context) error {
 	id := l.plan.ID
 	spec := []oci.SpecOpts{
@@ -181,13 +178,7 @@ func (l *life) make(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c, err := client.LoadContainer(ctx, id)
-		if errdefs.IsNotFound(err) {
-			if err := client.SnapshotService("").Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-				return err
-			}
-			c, err = client.NewContainer(ctx, id, containerd.WithImage(img), containerd.WithNewSnapshot(id, img), containerd.WithNewSpec(spec...))
-		}
+		c, err := client.NewContainer(ctx, id, containerd.WithImage(img), containerd.WithNewSnapshot(id, img), containerd.WithNewSpec(spec...))
 		if err != nil {
 			return err
 		}
@@ -196,11 +187,8 @@ func (l *life) make(ctx context.Context) error {
 			return err
 		}
 		mounts, err := client.SnapshotService("").Mounts(ctx, id)
-		if err != nil {
-			return err
-		}
 		l.process, l.rootfs = made.Process, rootfs(mounts)
-		return nil
+		return err
 	})
 }
 

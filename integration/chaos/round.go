@@ -95,6 +95,9 @@ func (r *round) run(ctx context.Context) error {
 			return err
 		}
 		l.reached = func(container string, at step) { r.reached(ctx, container, at) }
+		if err := l.make(ctx); err != nil {
+			return fmt.Errorf("make container %s: %w", c.ID, err)
+		}
 		r.lives[c.ID] = l
 	}
 	first := r.lives[anchor]
