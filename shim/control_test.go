@@ -11,12 +11,13 @@ import (
 
 	"github.com/cleatrun/cleat/oci/ocitest"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 )
 
-func (d *daemon) control() *control.Client {
+func (d *daemon) control() *client.Client {
 	d.t.Helper()
-	c, err := control.Dial(bounded(d.t), d.socket)
+	c, err := client.Dial(bounded(d.t), d.socket)
 	must(d.t, "dial the control service", err)
 	d.t.Cleanup(func() { c.Close() })
 	return c

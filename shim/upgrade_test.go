@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatrun/cleat/oci/ocitest"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
@@ -30,7 +31,7 @@ func ownProgram(t *testing.T) string {
 	return path
 }
 
-func (d *daemon) upgrade(c *control.Client) control.Upgraded {
+func (d *daemon) upgrade(c *client.Client) control.Upgraded {
 	d.t.Helper()
 	upgraded, err := c.Upgrade(bounded(d.t), control.Upgrade{Path: ownProgram(d.t)})
 	must(d.t, "upgrade", err)

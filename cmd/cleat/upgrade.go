@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatrun/cleat/cmd/cleat/shims"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/spf13/cobra"
 )
@@ -211,7 +212,7 @@ func (u *upgrades) replace(ctx context.Context, s *shims.Shim, o *outcome) {
 	request := control.Upgrade{Path: o.Program, Patience: u.patience}
 	// Both trials, the calls, and the steps of the pause: more than enough.
 	limit := u.host.Limit + u.patience + 20*time.Second
-	err := s.Ask(ctx, limit, func(ctx context.Context, c *control.Client) error {
+	err := s.Ask(ctx, limit, func(ctx context.Context, c *client.Client) error {
 		if u.dryRun {
 			tried, err := c.Try(ctx, request)
 			if o.To = tried.To; err != nil {

@@ -9,7 +9,7 @@
 // empty request is one with nothing set.
 //
 // This package holds names and types, which only grow: a field keeps its name
-// and meaning. client.go asks; who answers is package shim.
+// and meaning. package client asks; who answers is package shim.
 package control
 
 import (

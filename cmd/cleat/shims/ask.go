@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
@@ -20,7 +20,7 @@ import (
 
 // Ask connects to a shim and asks it. It takes no longer than limit, whatever the
 // shim does. The error is a sentence about the shim, without its name.
-func (s *Shim) Ask(ctx context.Context, limit time.Duration, question func(context.Context, *control.Client) error) error {
+func (s *Shim) Ask(ctx context.Context, limit time.Duration, question func(context.Context, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if p := s.now(); p.Stopped {
@@ -85,7 +85,7 @@ func (s *Shim) now() Process {
 	return process
 }
 
-func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.Client) error) error {
+func (s *Shim) ask(ctx context.Context, question func(context.Context, *client.Client) error) error {
 	if s.Socket == "" && s.Process.User != os.Geteuid() {
 		return fs.ErrPermission
 	}
@@ -100,12 +100,12 @@ func (s *Shim) ask(ctx context.Context, question func(context.Context, *control.
 		return err
 	}
 	defer done()
-	client, err := control.Dial(ctx, address)
+	c, err := client.Dial(ctx, address)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	if err = question(ctx, client); errors.Is(err, ttrpc.ErrClosed) {
+	defer c.Close()
+	if err = question(ctx, c); errors.Is(err, ttrpc.ErrClosed) {
 		return err // ToNative would hide it
 	}
 	return errgrpc.ToNative(err)

@@ -10,11 +10,12 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 )
 
 // Inspect asks a shim for all that it knows.
 func (s *Shim) Inspect(ctx context.Context, limit time.Duration) (inspection control.Inspection, err error) {
-	return inspection, s.Ask(ctx, limit, func(ctx context.Context, c *control.Client) (err error) {
+	return inspection, s.Ask(ctx, limit, func(ctx context.Context, c *client.Client) (err error) {
 		inspection, err = c.Inspect(ctx)
 		return err
 	})

@@ -12,13 +12,14 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
 // Dump asks a shim what its goroutines do.
 func (s *Shim) Dump(ctx context.Context, limit time.Duration) (dump control.Dump, err error) {
-	return dump, s.Ask(ctx, limit, func(ctx context.Context, c *control.Client) (err error) {
+	return dump, s.Ask(ctx, limit, func(ctx context.Context, c *client.Client) (err error) {
 		dump, err = c.Dump(ctx)
 		return err
 	})

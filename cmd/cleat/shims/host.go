@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/control/client"
 	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -96,7 +96,7 @@ func (h Host) processes(ctx context.Context) ([]*Shim, error) {
 
 // introduce asks a shim who it is.
 func (s *Shim) introduce(ctx context.Context, limit time.Duration) {
-	s.Err = s.Ask(ctx, limit, func(ctx context.Context, c *control.Client) error {
+	s.Err = s.Ask(ctx, limit, func(ctx context.Context, c *client.Client) error {
 		info, err := c.Info(ctx)
 		if err == nil {
 			s.Info = &info
