@@ -9,8 +9,6 @@ import (
 	"errors"
 	"runtime/debug"
 	"time"
-
-	"google.golang.org/grpc/codes"
 )
 
 // dispatch deals with a frame that is complete. It returns false, and has
@@ -38,11 +36,11 @@ func (c *conn) dispatch(frame []byte) bool {
 	}
 	methods, ok := c.server.services[string(call.service)]
 	if !ok {
-		return c.refuse(h.stream, refusal(codes.Unimplemented, "service %s", call.service))
+		return c.refuse(h.stream, refusal(codeUnimplemented, "service %s", call.service))
 	}
 	m, ok := methods[string(call.method)]
 	if !ok {
-		return c.refuse(h.stream, refusal(codes.Unimplemented, "method %s", call.method))
+		return c.refuse(h.stream, refusal(codeUnimplemented, "method %s", call.method))
 	}
 	st := &stream{conn: c, id: h.stream, frame: frame, method: m, since: time.Now()}
 	if !c.server.enter(st) {
@@ -70,7 +68,7 @@ func (c *conn) dispatchData(h header) bool {
 }
 
 func invalid(format string, args ...any) *failure {
-	return refusal(codes.InvalidArgument, format, args...)
+	return refusal(codeInvalidArgument, format, args...)
 }
 
 // refuse answers a frame that leads to no call. The answer goes to the id that
@@ -92,7 +90,7 @@ func (st *stream) run(c call) {
 		if answer == nil {
 			value := recover()
 			st.conn.server.options.OnPanic(st.method.path(), value, debug.Stack())
-			answer = encodeAnswer(st.id, nil, refusal(codes.Internal, "panic in %s: %v", st.method.path(), value))
+			answer = encodeAnswer(st.id, nil, refusal(codeInternal, "panic in %s: %v", st.method.path(), value))
 		}
 		st.finish(answer)
 	}()

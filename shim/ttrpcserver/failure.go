@@ -6,17 +6,39 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/grpc/codes"
+)
+
+// code is one of gRPC's (google/rpc/code.proto). Their package would bring
+// gRPC's log with it.
+type code uint32
+
+const (
+	codeCanceled           code = 1
+	codeUnknown            code = 2
+	codeInvalidArgument    code = 3
+	codeDeadlineExceeded   code = 4
+	codeNotFound           code = 5
+	codeAlreadyExists      code = 6
+	codePermissionDenied   code = 7
+	codeResourceExhausted  code = 8
+	codeFailedPrecondition code = 9
+	codeAborted            code = 10
+	codeOutOfRange         code = 11
+	codeUnimplemented      code = 12
+	codeInternal           code = 13
+	codeUnavailable        code = 14
+	codeDataLoss           code = 15
+	codeUnauthenticated    code = 16
 )
 
 // failure is a google.rpc.Status: what an answer says instead of a result.
 type failure struct {
-	code    codes.Code
+	code    code
 	message string
 }
 
-func refusal(code codes.Code, format string, args ...any) *failure {
-	return &failure{code: code, message: fmt.Sprintf(format, args...)}
+func refusal(c code, format string, args ...any) *failure {
+	return &failure{code: c, message: fmt.Sprintf(format, args...)}
 }
 
 // failureOf maps what a handler returned to what the caller is told. This is
@@ -34,30 +56,30 @@ func failureOf(err error) *failure {
 // classes are those of errdefs, with the codes that they have on the wire.
 var classes = []struct {
 	class error
-	code  codes.Code
+	code  code
 }{
-	{errdefs.ErrInvalidArgument, codes.InvalidArgument},
-	{errdefs.ErrNotFound, codes.NotFound},
-	{errdefs.ErrAlreadyExists, codes.AlreadyExists},
-	{errdefs.ErrPermissionDenied, codes.PermissionDenied},
-	{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
-	{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
-	{errdefs.ErrConflict, codes.FailedPrecondition},
-	{errdefs.ErrNotModified, codes.FailedPrecondition},
-	{errdefs.ErrAborted, codes.Aborted},
-	{errdefs.ErrOutOfRange, codes.OutOfRange},
-	{errdefs.ErrNotImplemented, codes.Unimplemented},
-	{errdefs.ErrInternal, codes.Internal},
-	{errdefs.ErrUnavailable, codes.Unavailable},
-	{errdefs.ErrDataLoss, codes.DataLoss},
-	{errdefs.ErrUnauthenticated, codes.Unauthenticated},
-	{errdefs.ErrUnknown, codes.Unknown},
+	{errdefs.ErrInvalidArgument, codeInvalidArgument},
+	{errdefs.ErrNotFound, codeNotFound},
+	{errdefs.ErrAlreadyExists, codeAlreadyExists},
+	{errdefs.ErrPermissionDenied, codePermissionDenied},
+	{errdefs.ErrResourceExhausted, codeResourceExhausted},
+	{errdefs.ErrFailedPrecondition, codeFailedPrecondition},
+	{errdefs.ErrConflict, codeFailedPrecondition},
+	{errdefs.ErrNotModified, codeFailedPrecondition},
+	{errdefs.ErrAborted, codeAborted},
+	{errdefs.ErrOutOfRange, codeOutOfRange},
+	{errdefs.ErrNotImplemented, codeUnimplemented},
+	{errdefs.ErrInternal, codeInternal},
+	{errdefs.ErrUnavailable, codeUnavailable},
+	{errdefs.ErrDataLoss, codeDataLoss},
+	{errdefs.ErrUnauthenticated, codeUnauthenticated},
+	{errdefs.ErrUnknown, codeUnknown},
 }
 
 // codeOf an error is that of the class that errdefs finds in it. Context's errors
 // count only where there is no other: they tell why something is, say,
 // unavailable.
-func codeOf(err error) codes.Code {
+func codeOf(err error) code {
 	found := errdefs.Resolve(err)
 	late, cancelled := found == context.DeadlineExceeded, found == context.Canceled
 	for _, c := range classes {
@@ -67,11 +89,11 @@ func codeOf(err error) codes.Code {
 	}
 	switch {
 	case late:
-		return codes.DeadlineExceeded
+		return codeDeadlineExceeded
 	case cancelled:
-		return codes.Canceled
+		return codeCanceled
 	}
-	return codes.Unknown
+	return codeUnknown
 }
 
 // Metadata is what a request carries besides its message: lists of values by

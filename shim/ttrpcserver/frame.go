@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/shim/wire"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -193,5 +192,5 @@ func encodeAnswer(stream uint32, payload []byte, st *failure) []byte {
 
 // oversized is the status of a frame with too much data, in either direction.
 func oversized(length int) *failure {
-	return refusal(codes.ResourceExhausted, "message length %v exceed maximum message size of %v", length, maxData)
+	return refusal(codeResourceExhausted, "message length %v exceed maximum message size of %v", length, maxData)
 }
