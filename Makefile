@@ -20,7 +20,7 @@ ROUNDS           ?= 1
 TIME             ?= 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-unit test-integration test-v2 conformance compatibility chaos chaos-stock lint setup clean
+.PHONY: help build install demo test test-unit test-integration test-v2 conformance compatibility chaos chaos-stock bench bench-quick lint setup clean
 
 help:
 	@echo 'make demo     show one container'"'"'s whole life on a private containerd (root, Go, a C compiler)'
@@ -30,6 +30,8 @@ help:
 	@echo 'make compatibility  all of it on containerd 1.6 to 2.4, with three OCI runtimes, by all clients; writes docs/compatibility.md (root)'
 	@echo 'make chaos    containers and execs while everything that can die dies, then a look at everything (root; TIME=2m, SEED=n)'
 	@echo 'make chaos-stock  the same on containerd'"'"'s own shim'
+	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 20 minutes; BENCH=-list lists all)'
+	@echo 'make bench-quick  the same with few samples, in under 2 minutes'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'
@@ -61,7 +63,7 @@ test-unit: setup
 # while they run.
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
-	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./chaos/... ./cri ./rootless ./nerdctl ./docker ./compatibility/...
+	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./chaos/... ./cri ./rootless ./nerdctl ./docker ./compatibility/... ./bench
 
 # The same tests in virtual machines that have what this one may lack. All of
 # them, if asked for by name; as a part of test those that the machine matters for.
@@ -82,6 +84,11 @@ compatibility: setup
 chaos chaos-stock: setup
 	cd integration && go run ./chaos -time $(TIME) $(if $(SEED),-seed $(SEED)) $(if $(filter chaos-stock,$@),-runtime io.containerd.runc.v2) \
 		-reports ../build/chaos/reports -json ../build/chaos/$@.json $(CHAOS)
+# docs/performance.md says what is measured. Options of the command are given in
+# BENCH: -only, -doc, ... (-help).
+bench bench-quick: setup
+	cd integration && go run ./bench -form $(if $(filter bench,$@),full,quick) $(BENCH)
+	@cd integration/bench/plot && if [ -f ../../../build/bench/results.json ]; then go run . ../../../build/bench; fi
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:
@@ -92,9 +99,11 @@ lint:
 	if [ -n "$$unformatted" ]; then echo "gofmt would change:" $$unformatted; exit 1; fi
 	go vet -tags '$(TAGS)' ./...
 	cd integration && go vet ./...
+	cd integration/bench/plot && go vet ./...
 	cd integration/lint && go build -o ../../build/staticcheck honnef.co/go/tools/cmd/staticcheck
 	build/staticcheck -tags '$(TAGS)' ./...
 	cd integration && ../build/staticcheck ./...
+	cd integration/bench/plot && ../../../build/staticcheck ./...
 
 clean:
 	rm -rf build

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatrun/cleat/integration/place"
+	"github.com/cleatrun/cleat/integration/tools"
+)
+
+// limit bounds one run whose programs are built already.
+const limit = 3 * time.Minute
+
+// envMain makes this binary the command; its value is the user who runs it.
+const envMain = "CLEAT_BENCH_AS"
+
+func TestMain(m *testing.M) {
+	place.KeepIfAsked()
+	switch os.Getenv(envMain) {
+	case "":
+		os.Exit(m.Run())
+	case "nobody":
+		if err := unix.Setuid(65534); err != nil {
+			panic(err)
+		}
+	}
+	main()
+}
+
+// command is the benchmark in a process of its own, in the tiny form.
+func command(ctx context.Context, user string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-form", "tiny"}, args...)...)
+	cmd.Env = append(os.Environ(), envMain+"="+user)
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+func read(t *testing.T, dir string) *results {
+	t.Helper()
+	r := &results{}
+	text, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err == nil {
+		err = json.Unmarshal(text, r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// placeOf is the folder that a run has told that it uses.
+func placeOf(t *testing.T, output string) string {
+	t.Helper()
+	_, name, ok := strings.Cut(output, " in /tmp/")
+	if !ok {
+		t.Fatalf("the folder is not told:\n%s", output)
+	}
+	name, _, _ = strings.Cut(name, ".\n")
+	return filepath.Join("/tmp", name)
+}
+
+// The tiny form takes each kind of measurement once and fills the document.
+func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	dir := t.TempDir()
+	text, err := os.ReadFile("../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := filepath.Join(dir, "performance.md")
+	if err := os.WriteFile(doc, bytes.ReplaceAll(text, []byte("| cleat |"), []byte("| old |")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The others take longer and are made of the same parts.
+	out, err := command(ctx, "root", "-only", "size|life|hand|exec|cpu|memory|kernel|output|metrics|kill|idle|upgrade", "-out", dir, "-doc", doc).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := read(t, dir)
+	for _, metric := range []string{
+		"size.shim", "life.create", "life.total", "life-fifo.total", "exec.total", "cpu.start", "cpu.daemon", "cpu.delete", "memory-1.private", "grouped-2.each",
+		"output-64k.rate", "output-100.rate", "terminal.rate", "metrics.time", "metrics.shim", "kill.time", "idle.wakeups",
+	} {
+		for _, contender := range []string{cleat, stock} {
+			if s := r.get(metric, contender); s == nil || s.Median < 0 || s.Median == 0 && metric != "idle.wakeups" && metric != "grouped-2.each" {
+				t.Errorf("%s of %s: %+v", metric, contender, s)
+			}
+		}
+	}
+	if s := r.get("kill.spawned", stock); s == nil || s.Median != 1 {
+		t.Errorf("containerd's own shim runs a program for a Kill, and here: %+v", s)
+	}
+	if s := r.get("upgrade-load.pause", cleat); s == nil || s.Median <= 0 {
+		t.Errorf("upgrade: %+v", s)
+	}
+	if s := r.get("life.total", "runc"); s == nil || s.Median <= 0 {
+		t.Errorf("by hand: %+v", s)
+	}
+	if len(r.LeftOut) > 0 && r.LeftOut["kernel"] == "" || len(r.LeftOut) > 1 {
+		t.Errorf("left out: %v", r.LeftOut)
+	}
+	filled, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"budgets", "life", "exec", "cpu", "output", "metrics", "kill", "idle", "size"} {
+		_, table, _ := strings.Cut(string(filled), "<!-- bench: "+name+" -->")
+		table, _, _ = strings.Cut(table, markEnd)
+		if !strings.Contains(table, "| cleat |") {
+			t.Errorf("table %s is not filled:\n%s", name, table)
+		}
+	}
+	if _, err := os.Stat(placeOf(t, string(out))); !os.IsNotExist(err) {
+		t.Errorf("the place is left: %v", err)
+	}
+}
+
+// Ctrl-C, and even sudden death, leave nothing behind that the next run would stumble
+// over; after Ctrl-C, what was measured until then is there.
+func TestInterruptedRunKeepsWhatItHasAndLeavesNothing(t *testing.T) {
+	for name, signal := range map[string]unix.Signal{"Ctrl-C": unix.SIGINT, "SIGKILL": unix.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			dir := t.TempDir()
+			cmd := command(ctx, "root", "-only", "size|memory", "-out", dir)
+			output, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stderr = cmd.Stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var all strings.Builder
+			for lines := bufio.NewScanner(output); lines.Scan(); {
+				all.WriteString(lines.Text() + "\n")
+				if strings.Contains(lines.Text(), "] memory:") {
+					// As a terminal does, to all of the foreground.
+					if err := unix.Kill(-cmd.Process.Pid, signal); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Errorf("it ended with success:\n%s", &all)
+			}
+			folder := placeOf(t, all.String())
+			for ctx.Err() == nil {
+				if _, err := os.Stat(folder); os.IsNotExist(err) {
+					break
+				}
+				time.Sleep(10 * time.Millisecond) // the keeper tells nobody
+			}
+			if _, err := os.Stat(folder); !os.IsNotExist(err) {
+				t.Errorf("%s is left: %v", folder, err)
+			}
+			if signal == unix.SIGINT {
+				if r := read(t, dir); !r.Interrupted || r.get("size.shim", cleat) == nil {
+					t.Errorf("kept: %+v", r.Metrics)
+				}
+				if !strings.Contains(all.String(), "interrupted: the above is what was measured until then") {
+					t.Errorf("it does not say that it was interrupted:\n%s", &all)
+				}
+			}
+		})
+	}
+}
+
+// Without root, what needs none is measured and the rest is named.
+func TestWithoutRootTheRestIsMeasured(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	programs, err := tools.Ensure(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where an ordinary user may go and write.
+	dir, err := os.MkdirTemp("/tmp", "cleat-bench-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(ctx, "nobody", "-only", "size|life", "-out", dir)
+	cmd.Env = append(cmd.Env, tools.EnvBuilt+"="+programs.Dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := read(t, dir)
+	if r.get("size.shim", cleat) == nil || !strings.Contains(r.LeftOut["life"], "it needs root") {
+		t.Errorf("measured %v, left out %v", r.Metrics, r.LeftOut)
+	}
+	for _, wrong := range [][]string{{"-form", "huge"}, {"-only", "("}, {"what"}, {"-only", "nothing-of-the-kind"}} {
+		out, err := command(ctx, "root", append(wrong, "-out", dir)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "bench: ") {
+			t.Errorf("%v: %v\n%s", wrong, err, out)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+// Who is compared.
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/cleatrun/cleat/integration/tools"
+)
+
+// The names under which results are kept.
+const (
+	cleat = "cleat"
+	stock = "stock"       // as upstream builds it: static, stripped, without grpc
+	plain = "stock-plain" // as `go build` makes it
+)
+
+// contender is a shim with an OCI runtime.
+type contender struct {
+	name    string
+	runtime string // for containerd
+	shim    string // path
+	oci     string // path of the OCI runtime
+}
+
+// on is the same shim with another OCI runtime.
+func (c contender) on(name, path string) contender {
+	c.name, c.oci = c.name+"+"+name, path
+	return c
+}
+
+// findContenders makes what is not built for the tests anyway. What cannot be had
+// is told and left out.
+func (b *bench) findContenders() {
+	b.contenders = []contender{
+		{cleat, "io.containerd.cleat.v2", b.tools.Shim, b.tools.Runc},
+		{stock, "io.containerd.runc.v2", b.tools.StockShim, b.tools.Runc},
+	}
+	if b.form == "tiny" {
+		return // nothing is built or fetched for it
+	}
+	if path, err := buildPlain(b.ctx, b.tools); err != nil {
+		b.results.leaveOut(b.progress, plain, err.Error())
+	} else {
+		b.contenders = append(b.contenders, contender{plain, path, path, b.tools.Runc})
+	}
+	if dir, err := tools.EnsureRuntimes(b.ctx, b.progress); err != nil {
+		b.results.leaveOut(b.progress, "crun", err.Error())
+	} else {
+		b.crun = filepath.Join(dir, "crun")
+	}
+}
+
+// buildPlain builds containerd's shim with no flags at all. Its name must be the
+// stock one's, for that is what it calls itself.
+func buildPlain(ctx context.Context, t tools.Tools) (string, error) {
+	path := filepath.Join(t.Dir, "bench", "plain", filepath.Base(t.StockShim))
+	if newer(path, t.StockShim) {
+		return path, nil
+	}
+	return path, goBuild(ctx, path, "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2")
+}
+
+// newer tells that a file is there and was made after another.
+func newer(path, than string) bool {
+	a, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(than)
+	return err == nil && a.ModTime().After(b.ModTime())
+}
+
+func goBuild(ctx context.Context, out string, args ...string) error {
+	if os.Getenv(tools.EnvBuilt) != "" {
+		return fmt.Errorf("there is no Go here to build %s with", out)
+	}
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", filepath.Base(out), err, text)
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package main
+
+// The tables of docs/performance.md, between markers: what is outside of them is
+// written by hand.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+const (
+	markBegin = "<!-- bench: %s -->\n"
+	markEnd   = "<!-- end -->"
+)
+
+// document writes every table whose markers a file has.
+func (r *results) document(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable()}
+	for _, t := range tables {
+		all[t.name] = r.table(t)
+	}
+	var failed error
+	for name, table := range all {
+		if table == "" {
+			continue // it was not measured: what there is stays
+		}
+		if text, err = between(text, name, table); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", path, err))
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	return os.WriteFile(path, text, 0o644)
+}
+
+// between puts a table between its markers.
+func between(text []byte, name, table string) ([]byte, error) {
+	mark := fmt.Appendf(nil, markBegin, name)
+	before, after, ok := bytes.Cut(text, mark)
+	if !ok {
+		return text, fmt.Errorf("there is no %q", strings.TrimSpace(string(mark)))
+	}
+	_, after, ok = bytes.Cut(after, []byte(markEnd))
+	if !ok {
+		return text, fmt.Errorf("the end of %s is missing", name)
+	}
+	return slices.Concat(before, mark, []byte("\n"+table+"\n"), []byte(markEnd), after), nil
+}
+
+func (r *results) machineLines() string {
+	text := fmt.Sprintf("%s, %s: Linux %s, %d CPUs, cgroup %s, %s; load %s when it began.", r.Machine.Shim, r.Began.Format("2006-01-02"), r.Machine.Kernel, r.Machine.CPUs, r.Machine.Cgroups, r.Machine.Go, r.Machine.Load)
+	if r.Form != "full" {
+		text += " The " + r.Form + " form: fewer samples of fewer containers in shorter windows."
+	}
+	for what, why := range r.LeftOut {
+		first, _, _ := strings.Cut(why, "\n")
+		text += fmt.Sprintf(" Left out: %s (%s).", what, first)
+	}
+	return text + "\n"
+}
+
+func (r *results) budgetTable() string {
+	var text strings.Builder
+	text.WriteString("| what | cleat | stock | ratio | budget | | limit | ratio to it | `-only` |\n|---|--:|--:|--:|--:|---|--:|--:|---|\n")
+	for _, v := range r.Rows {
+		if v.Verdict == "not measured" {
+			continue
+		}
+		against, ratio, limit, limitRatio := "", "", "", ""
+		if v.Against > 0 {
+			against, ratio = figure(v.Against), figure(v.Ratio)
+		}
+		if v.Limit > 0 {
+			limit, limitRatio = figure(v.Limit), figure(v.LimitRatio)
+		}
+		verdict := v.Verdict
+		if verdict == "not met" {
+			verdict = "**not met**"
+		}
+		fmt.Fprintf(&text, "| %s | %s %s | %s | %s | %s | %s | %s | %s | `%s` |\n", v.What, figure(v.Value), v.Unit, against, ratio, v.Budget, verdict, limit, limitRatio, measurementOf(v.Metric))
+	}
+	return text.String()
+}
+
+// measurementOf is the name of the measurement that a metric is of.
+func measurementOf(metric string) string {
+	name, _, _ := strings.Cut(metric, ".")
+	name, _, _ = strings.Cut(name, "-")
+	switch name {
+	case "grouped":
+		return "memory"
+	case "terminal":
+		return "output"
+	}
+	return name
+}
+
+// table is one with a column for each contender that has any of its metrics.
+type table struct {
+	name    string
+	metrics []tableRow
+}
+
+type tableRow struct{ metric, what string }
+
+// contenderNames are the columns, in this order.
+var contenderNames = []string{cleat, stock, plain, cleat + "+crun", stock + "+crun", "runc", "crun", conmonName, floor}
+
+func (r *results) table(t table) string {
+	var columns []string
+	for _, name := range contenderNames {
+		if slices.ContainsFunc(t.metrics, func(m tableRow) bool { return r.get(m.metric, name) != nil }) {
+			columns = append(columns, name)
+		}
+	}
+	if len(columns) == 0 {
+		return ""
+	}
+	var text strings.Builder
+	text.WriteString("| | " + strings.Join(columns, " | ") + " | cleat ÷ stock |\n|---|" + strings.Repeat("--:|", len(columns)+1) + "\n")
+	for _, m := range t.metrics {
+		if r.Metrics[m.metric] == nil {
+			continue
+		}
+		text.WriteString("| " + m.what + " |")
+		for _, name := range columns {
+			s := r.get(m.metric, name)
+			switch {
+			case s == nil:
+				text.WriteString(" |")
+			case len(s.Samples) < 3:
+				fmt.Fprintf(&text, " %s |", figure(s.Median))
+			default:
+				fmt.Fprintf(&text, " %s (%s–%s) |", figure(s.Median), figure(s.Q1), figure(s.Q3))
+			}
+		}
+		ours, theirs := r.get(m.metric, cleat), r.get(m.metric, stock)
+		if ours != nil && theirs != nil && theirs.Median > 0 {
+			fmt.Fprintf(&text, " %s", figure(ours.Median/theirs.Median))
+		}
+		text.WriteString(" |\n")
+	}
+	return text.String()
+}

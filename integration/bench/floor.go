@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// floor is the name of results of the Go process that does nothing.
+const floor = "go"
+
+func measureFloor(b *bench) error {
+	path := filepath.Join(b.tools.Dir, "bench", "nothing")
+	if err := goBuild(b.ctx, path, "-trimpath", "-ldflags", "-s -w", "github.com/cleatrun/cleat/integration/bench/nothing"); err != nil {
+		return missing(err.Error())
+	}
+	for range b.rounds(b.n.rounds) {
+		cmd := exec.CommandContext(b.ctx, path, "end")
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("run %s: %w", path, err)
+		}
+		b.addTime("floor.cpu", floor, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	}
+	for range min(b.n.rounds, 5) {
+		if err := b.idleNothing(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) idleNothing(path string) error {
+	cmd := exec.CommandContext(b.ctx, path)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+		return fmt.Errorf("run %s: %w", path, err)
+	}
+	f, err := footprintOf(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	b.add("floor.private", floor, f.private)
+	b.add("floor.rss", floor, f.rss)
+	b.add("floor.threads", floor, f.threads)
+	return nil
+}

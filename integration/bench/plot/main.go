@@ -1,0 +1,132 @@
+// Command plot draws the figures of results.json, one SVG for each kind, beside it.
+// It has a module of its own, so that what it needs is no part of the tests.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"image/color"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: plot FOLDER (of results.json)")
+		os.Exit(2)
+	}
+	if err := draw(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "plot:", err)
+		os.Exit(1)
+	}
+}
+
+// results is what is drawn of results.json.
+type results struct {
+	Metrics map[string]map[string]struct{ Median, Q1, Q3 float64 }
+}
+
+// figure is one drawing: bars side by side, a group for each metric.
+type figure struct {
+	file, title, unit string
+	bars              []bar
+}
+
+type bar struct{ metric, label string }
+
+var figures = []figure{
+	{"life.svg", "A task's life", "ms", []bar{{"life.create", "create"}, {"life.start", "start"}, {"life.exit", "exit"}, {"life.delete", "delete"}, {"life.total", "together"}}},
+	{"parallel.svg", "A task's life, 8 at a time", "ms", []bar{{"parallel.create", "create"}, {"parallel.start", "start"}, {"parallel.exit", "exit"}, {"parallel.delete", "delete"}, {"parallel.total", "together"}}},
+	{"cpu.svg", "CPU over a container's life", "ms", []bar{{"cpu.start", "start"}, {"cpu.daemon", "daemon"}, {"cpu.delete", "delete"}, {"cpu.runtime", "OCI runtime"}}},
+	{"memory.svg", "Memory of a shim", "KiB", []bar{{"memory-100.private", "private"}, {"memory-100.pss", "PSS"}, {"kernel.memory", "kernel"}}},
+	{"output.svg", "Output", "MB/s", []bar{{"output-64k.rate", "64 KiB"}, {"output-100.rate", "100 bytes"}, {"terminal.rate", "terminal"}}},
+	{"metrics.svg", "Statistics", "ms", []bar{{"metrics.time", "through containerd"}, {"metrics.shim", "of the shim"}, {"metrics.cpu", "CPU"}}},
+}
+
+// contenders have the same colour in all figures.
+var contenders = []struct {
+	name  string
+	color color.Color
+}{
+	{"cleat", color.RGBA{0x1f, 0x77, 0xb4, 0xff}},
+	{"stock", color.RGBA{0xff, 0x7f, 0x0e, 0xff}},
+	{"stock-plain", color.RGBA{0xff, 0xbb, 0x78, 0xff}},
+	{"runc", color.RGBA{0x8c, 0x8c, 0x8c, 0xff}},
+}
+
+func draw(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err != nil {
+		return err
+	}
+	var r results
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("read the results: %w", err)
+	}
+	for _, f := range figures {
+		f.bars = slices.DeleteFunc(f.bars, func(b bar) bool { return r.Metrics[b.metric] == nil })
+		if len(f.bars) == 0 {
+			continue
+		}
+		if err := r.draw(f, filepath.Join(dir, f.file)); err != nil {
+			return fmt.Errorf("draw %s: %w", f.file, err)
+		}
+		fmt.Println(filepath.Join(dir, f.file))
+	}
+	return nil
+}
+
+// whiskers are the quartiles of one contender's bars.
+type whiskers struct {
+	plotter.XYs
+	plotter.YErrors
+}
+
+func (r results) draw(f figure, path string) error {
+	const width = 14 // of a bar, in points
+	p := plot.New()
+	p.Title.Text = f.title + " (medians and quartiles)"
+	p.Y.Label.Text = f.unit
+	p.Y.Min = 0
+	p.Legend.Top = true
+	var labels []string
+	for _, b := range f.bars {
+		labels = append(labels, b.label)
+	}
+	for i, c := range contenders {
+		var medians plotter.Values
+		var w whiskers
+		any := false
+		for at, b := range f.bars {
+			s, ok := r.Metrics[b.metric][c.name]
+			any = any || ok
+			medians = append(medians, s.Median)
+			w.XYs = append(w.XYs, plotter.XY{X: float64(at) + (float64(i)-1.5)*0.18, Y: s.Median})
+			w.YErrors = append(w.YErrors, struct{ Low, High float64 }{s.Median - s.Q1, s.Q3 - s.Median})
+		}
+		if !any {
+			continue
+		}
+		bars, err := plotter.NewBarChart(medians, vg.Points(width))
+		if err != nil {
+			return err
+		}
+		bars.Color, bars.LineStyle.Width = c.color, 0
+		bars.XMin = -1.5 * 0.18 // the first's; Offset is in points, whiskers are not
+		bars.XMin += float64(i) * 0.18
+		errors, err := plotter.NewYErrorBars(w)
+		if err != nil {
+			return err
+		}
+		p.Add(bars, errors)
+		p.Legend.Add(c.name, bars)
+	}
+	p.NominalX(labels...)
+	p.X.Min, p.X.Max = -0.5, float64(len(labels))-0.5
+	return p.Save(vg.Points(float64(140*len(labels)+120)), vg.Points(300), path)
+}
