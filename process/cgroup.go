@@ -69,6 +69,17 @@ func (c *Container) thawed() bool {
 	return true
 }
 
+// letDie lets the init process and with it the rest of the container die that
+// was sent SIGKILL, whoever has frozen what of it.
+func (c *Container) letDie() {
+	c.mu.Lock()
+	group, shared := c.cgroup, c.sharedCgroup
+	c.mu.Unlock()
+	if group != nil && !shared {
+		group.LetDie()
+	}
+}
+
 func (c *Container) dropCgroup() {
 	c.mu.Lock()
 	group := c.cgroup

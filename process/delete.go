@@ -41,6 +41,7 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 	c.mu.Unlock()
 	if owned != nil {
 		owned.Signal(killSignal) // created, not started; one that has ended does not mind
+		c.letDie()
 		if err := p.awaitEnd(ctx); err != nil {
 			return nil, err
 		}

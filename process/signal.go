@@ -49,7 +49,13 @@ func (p *Process) Kill(signal syscall.Signal, all bool) error {
 	if err != nil {
 		return fmt.Errorf("signal %d to %s: %w", signal, p.name(), err)
 	}
-	if frozen && signal == killSignal && group != nil {
+	if signal != killSignal || group == nil {
+		return nil
+	}
+	if !p.isExec() {
+		c.letDie()
+	}
+	if frozen {
 		return p.thaw(group)
 	}
 	return nil

@@ -253,6 +253,14 @@ func (g *Group) isFrozen(dir string) bool {
 	return err != nil || bytes.HasPrefix(b, []byte("FROZEN"))
 }
 
+// LetDie lets SIGKILL take effect that was sent to processes of the group, or of
+// those nested in it, whoever has frozen them.
+func (g *Group) LetDie() {
+	if g.mode != V2 { // which does so by itself
+		g.thawAll()
+	}
+}
+
 // thawAll thaws the group and every nested one: V1 delivers SIGKILL only then.
 func (g *Group) thawAll() {
 	file, _, thawed := g.freezer()
