@@ -21,12 +21,18 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 		init:  filepath.Join(t.Dir, "guest-init"),
 		tests: filepath.Join(t.Dir, "integration.test"),
 		pods:  filepath.Join(t.Dir, "cri.test"),
+		walks: filepath.Join(t.Dir, "walk.test"),
+	}
+	var err error
+	if p.older, err = tools.EnsureDocker(ctx, os.Stdout, older.Debian); err != nil {
+		return programs{}, err
 	}
 	// The tests' packages are the folder above and one beside this.
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.tests, ".."},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.pods, "../cri"},
+		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.walks, "../compatibility/walk"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the machine's C library is another

@@ -23,7 +23,13 @@ type programs struct {
 	init  string // package vm/guest
 	tests string // package integration's test binary
 	pods  string // package cri's
+	walks string // package walk's
+	older string // tree of packages with an older containerd
 }
+
+// older is the containerd that the newest takes the place of, in a machine of the
+// same release of Debian.
+var older = tools.Packaged()[len(tools.Packaged())-1]
 
 // unused are folders of Debian's packages that only people read.
 var unused = map[string]bool{
@@ -97,10 +103,19 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	a.file(inside(job.Guest), p.init)
 	a.file(inside(job.Tests), p.tests)
 	a.file(inside(job.PodTests), p.pods)
+	a.file(inside(job.Walks), p.walks)
 	a.dir(inside(job.Programs), 0o755)
 	a.dir(inside(job.Programs)+"/cni", 0o755)
 	// tools.EnsureBorrowed's folder: criu and those of iptables are the system's.
 	a.symlink(inside(job.Programs)+"/borrowed", "/usr/sbin")
+	a.dir(inside(job.Programs)+"/"+filepath.Base(filepath.Dir(p.tools.With(older).Ctr)), 0o755)
+	for from, to := range map[string]string{"containerd": p.tools.With(older).Containerd, "ctr": p.tools.With(older).Ctr} {
+		name, err := filepath.Rel(p.tools.Dir, to)
+		if err != nil {
+			return err
+		}
+		a.file(filepath.Join(inside(job.Programs), name), filepath.Join(p.older, "usr", "bin", from))
+	}
 	for _, program := range p.tools.Files() {
 		name, err := filepath.Rel(p.tools.Dir, program)
 		if err != nil {

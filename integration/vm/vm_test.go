@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cleatrun/cleat/integration/compatibility/walk"
 	"github.com/cleatrun/cleat/integration/place"
 	"github.com/cleatrun/cleat/integration/tools"
 	"github.com/cleatrun/cleat/integration/vm/job"
@@ -33,6 +34,13 @@ func TestSystemd(t *testing.T) {
 // about all else, on cgroup v2. The others would take long and say nothing new.
 func TestPods(t *testing.T) {
 	inMachine(t, "pods on cgroup v2", job.Job{}, job.PodTests, "^Test(PodHasOneShim|OOMKilled|Stats|UpdateContainerResources|HostNamespaces)$")
+}
+
+// TestChangeOfContainerd brings another release of containerd under containers
+// that run, up and down, on cgroup v2.
+func TestChangeOfContainerd(t *testing.T) {
+	inMachine(t, "another containerd", job.Job{Env: []string{walk.EnvCell + "=1"}}, job.Walks,
+		fmt.Sprintf("^TestChange$/^(%s|%s)$/^(%[1]s|%[2]s)$/^ctr$", older.Name, tools.Newest.Name))
 }
 
 // prepare makes all that machines are made from, once for all tests.
@@ -120,7 +128,7 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 	// The tests give up before this side does, and then say what hung.
 	patience := max(time.Until(limit)-cleanup, time.Second)
 	j.Dir = "/tmp"
-	j.Env = []string{tools.EnvBuilt + "=" + job.Programs}
+	j.Env = append(j.Env, tools.EnvBuilt+"="+job.Programs)
 	for _, variable := range os.Environ() {
 		if strings.HasPrefix(variable, "CLEAT_TEST_") { // the tests' own settings
 			j.Env = append(j.Env, variable)

@@ -27,9 +27,6 @@ const (
 // sockets is where all shims have their sockets under a containerd before 2.3.
 const sockets = "/run/containerd/s"
 
-// envCell tells this program that it is in the cell.
-const envCell = "CLEAT_COMPATIBILITY_CELL"
-
 // What TestMain has made. None of it changes afterwards.
 var (
 	programs  tools.Tools
@@ -40,7 +37,7 @@ var (
 func TestMain(m *testing.M) {
 	place.KeepIfAsked()
 	cell.EnterIfAsked()
-	if os.Getenv(envCell) == "" {
+	if os.Getenv(EnvCell) == "" {
 		code, err := runInCell()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "run the walks in a cell:", err)
@@ -119,7 +116,7 @@ func runInCell() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	env := []string{envCell + "=1", tools.EnvBuilt + "=" + cell.Folder(0)}
+	env := []string{EnvCell + "=1", tools.EnvBuilt + "=" + cell.Folder(0)}
 	for _, variable := range os.Environ() {
 		if strings.HasPrefix(variable, EnvAll+"=") {
 			env = append(env, variable)

@@ -20,6 +20,10 @@ var (
 	Users    = []string{"ctr", "client"}
 )
 
+// EnvCell tells the tests that they are in a cell of their own, or in a machine,
+// and that what they need is in the folder that tools.EnvBuilt names.
+const EnvCell = "CLEAT_COMPATIBILITY_CELL"
+
 // Step is one step of a walk.
 type Step struct {
 	Name string

@@ -17,6 +17,7 @@ const (
 	Programs = "/cleat/programs" // what the machine's CLEAT_BUILT names
 	Tests    = "/cleat/tests"    // package integration's test binary
 	PodTests = "/cleat/podtests" // package cri's
+	Walks    = "/cleat/walks"    // package walk's
 	Port     = "cleat.results"   // name of the virtio-serial port
 	Systemd  = "systemd"         // a Job's Init
 )
