@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/oci/rootfs"
 	"github.com/cleatrun/cleat/shim/bootstrap"
@@ -51,7 +52,6 @@ func Delete(call bootstrap.Call, stdout, stderr io.Writer) error {
 }
 
 func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures error) {
-	var err error
 	fail := func(err error) { failures = errors.Join(failures, err) }
 
 	original := openBundle(bundle)
@@ -59,6 +59,12 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	o, unread := recordedOptions(call, bundle)
 	if unread != nil {
 		fail(unread)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
+	defer cancel()
+	killedCall, err := endCalls(bundle)
+	if err != nil {
+		fail(err)
 	}
 	pid := initPid(bundle)
 	var left left
@@ -73,8 +79,6 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	left.kill()
 	killed := time.Now()
 
-	ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
-	defer cancel()
 	forget := func() error {
 		if !original.there() {
 			return nil
@@ -99,6 +103,9 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	if original.replaced() {
 		return oci.Exit{Pid: pid, Status: statusKilled, Timestamp: killed}, failures
 	}
+	if killedCall {
+		fail(removeUnknown(bundle))
+	}
 	if err := rootfs.Unmount(bundle.Rootfs()); err != nil {
 		fail(err)
 	}
@@ -121,6 +128,16 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		fail(fmt.Errorf("read the recorded exit: %w", err))
 	}
 	return oci.Exit{Pid: pid, Status: statusKilled, Timestamp: killed}, failures
+}
+
+// removeUnknown removes the cgroup that a runtime that was killed has made and not
+// noted.
+func removeUnknown(bundle oci.Bundle) error {
+	spec, err := bundle.ReadSpec()
+	if err != nil {
+		return nil // then it has not come so far
+	}
+	return cgroup.RemoveEmpty(spec.Linux.CgroupsPath, endLimit)
 }
 
 // recordedOptions are those with which the container was created. The daemon
