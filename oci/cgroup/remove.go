@@ -15,9 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dying bounds how long RemoveEmpty waits for what runs in a group to end: who has
+// lost its OCI runtime ends by itself.
+const dying = 500 * time.Millisecond
+
 // RemoveEmpty removes the group that the runtime spec's cgroupsPath names, as
-// Remove does, if there is one and nothing runs in it. A path for systemd is left
-// to systemd, which removes what is empty by itself.
+// Remove does, if there is one and nothing runs in it, or only what is about to
+// end. A path for systemd is left to systemd, which removes what is empty by
+// itself.
 func RemoveEmpty(cgroupsPath string, limit time.Duration) error {
 	if !filepath.IsAbs(cgroupsPath) || filepath.Clean(cgroupsPath) == "/" {
 		return nil
@@ -30,10 +35,18 @@ func RemoveEmpty(cgroupsPath string, limit time.Duration) error {
 		return fmt.Errorf("remove cgroup %s: %w", cgroupsPath, err)
 	}
 	defer g.Close()
-	if pids, err := g.PIDs(); err != nil || len(pids) > 0 {
-		return err
+	for deadline := time.Now().Add(min(dying, limit)); ; time.Sleep(5 * time.Millisecond) {
+		pids, err := g.PIDs()
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return g.Remove(limit)
+		}
+		if time.Now().After(deadline) {
+			return nil
+		}
 	}
-	return g.Remove(limit)
 }
 
 // Remove removes the group and those nested in it, in every hierarchy. What is
