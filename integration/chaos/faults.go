@@ -126,7 +126,12 @@ func (w *world) killLogger(c containerPlan) error {
 			w.mu.Lock()
 			w.killed[c.ID]++
 			w.mu.Unlock()
-			return unix.Kill(p.PID, unix.SIGKILL)
+			if err := unix.Kill(p.PID, unix.SIGKILL); errors.Is(err, unix.ESRCH) {
+				return errNothing
+			} else if err != nil {
+				return err
+			}
+			return nil
 		}
 	}
 	return errNothing

@@ -170,6 +170,9 @@ func (l *life) make(ctx context.Context) error {
 	if l.plan.Runs.Sink == terminalSink {
 		spec = append(spec, oci.WithTTY)
 	}
+	if l.plan.HostPID {
+		spec = append(spec, oci.WithHostNamespace(specs.PIDNamespace))
+	}
 	if l.plan.Group != "" {
 		spec = append(spec, oci.WithAnnotations(map[string]string{groupAnnotation: l.plan.Group}))
 	}

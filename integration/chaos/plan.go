@@ -95,6 +95,7 @@ type containerPlan struct {
 	EndsIn  time.Duration // after its start, where it is ended by a signal
 	Execs   []execPlan
 	Overlap bool // it is ended while its execs run
+	HostPID bool // it shares the host's PID namespace: the kernel does not end its execs with its init
 }
 
 // shim names the shim of a container among those of a round.
@@ -234,6 +235,7 @@ func (r dice) container(id string, kinds []fault) containerPlan {
 		c.EndsIn = r.upTo(2 * time.Second)
 		c.Overlap = r.chance(40)
 	}
+	c.HostPID = r.chance(25)
 	return c
 }
 
@@ -345,6 +347,9 @@ func (p plan) String() string {
 		}
 		if c.Overlap {
 			text.WriteString(", its execs with it")
+		}
+		if c.HostPID {
+			text.WriteString(", in the host's PID namespace")
 		}
 		text.WriteString("\n")
 		for _, e := range c.Execs {

@@ -220,6 +220,11 @@ func (r *round) check(ctx context.Context) {
 	for _, line := range w.settled(ctx, settleTime) {
 		w.violate(leftOver, "", "%s", line)
 	}
+	for line := range strings.Lines(w.d.Log()) {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.Contains(line, "by a fault of its own") {
+			w.violate(crashed, "", "%s", line)
+		}
+	}
 	restarted := w.wasWrong(killContainerd, "", w.began)
 	for _, c := range w.plan.Containers {
 		l := r.lives[c.ID]

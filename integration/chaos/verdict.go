@@ -14,9 +14,10 @@ const (
 	hanging   category = "hang"       // a call or a container that does not come to its end
 	refused   category = "refused"    // a call fails, or a write of a container, that nothing disturbed
 	grown     category = "grown"      // a shim's descriptors
+	crashed   category = "crash"      // a shim, or containerd, that ends by a fault of its own
 )
 
-var categories = []category{exitLost, exitWrong, eventsBad, outputBad, leftOver, hanging, refused, grown}
+var categories = []category{exitLost, exitWrong, eventsBad, outputBad, leftOver, hanging, refused, grown, crashed}
 
 // violation is one thing that must not be.
 type violation struct {
