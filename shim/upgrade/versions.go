@@ -13,8 +13,8 @@ import (
 //
 // To change the state: add a field, raise stateVersion; if a program without it
 // would lose something that was promised, set stateFloor to the new version; if old
-// states cannot be read any more, set stateOldest. testdata has a state of every
-// version that was released.
+// states cannot be read any more, set stateOldest. testdata has the fields of every
+// version, shim's testdata a state of every one.
 //
 // What was added: 2, events in a file (events.State.Spilled); a state without any
 // can be handed to version 1.
