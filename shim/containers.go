@@ -27,6 +27,12 @@ type containers struct {
 	ending chan struct{}
 	// held tells that it must not end at this moment.
 	held bool
+	// connected tells whether anybody is there who may still want something.
+	// limit is for how long there may be neither anybody nor a container; alone
+	// is the timer for that, while there is no container.
+	connected func() bool
+	limit     time.Duration
+	alone     *time.Timer
 }
 
 // expectation is one of a container.
@@ -92,6 +98,39 @@ func (c *containers) remove(gone *process.Container) {
 	if c.byID[gone.ID] == gone {
 		delete(c.byID, gone.ID)
 	}
+	c.endIfAsked()
+	c.awaitOthers()
+}
+
+// watch begins to look whether anybody is connected when there is no container;
+// the shim ends after limit without either.
+func (c *containers) watch(connected func() bool, limit time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.connected, c.limit = connected, limit
+	c.awaitOthers()
+}
+
+// awaitOthers gives somebody the time to come when there is no container any more.
+// Whoever deletes the last one asks for the shim's end next, unless it dies in
+// between.
+func (c *containers) awaitOthers() {
+	if c.connected != nil && c.alone == nil && len(c.byID) == 0 && !c.isEnding() {
+		c.alone = time.AfterFunc(c.limit, c.endIfAlone)
+	}
+}
+
+// endIfAlone ends the shim if it has neither a container nor anybody who is
+// connected.
+func (c *containers) endIfAlone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alone = nil
+	if c.held || c.connected() {
+		c.awaitOthers()
+		return
+	}
+	c.asked = c.asked || len(c.byID) == 0
 	c.endIfAsked()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,4 +255,68 @@ func TestNobodyIsInsideWhenTheShimEnds(t *testing.T) {
 		}
 		receive(t, "the end", ended)
 	}
+}
+
+// containerd may die between the Delete of the last container and the Shutdown,
+// and not come back. Stock stays for ever.
+func TestShimThatIsAloneEnds(t *testing.T) {
+	alone := func(limit time.Duration, connected func() bool) *containers {
+		c := newContainers("first", longAfter)
+		c.watch(connected, limit)
+		return c
+	}
+	nobody, somebody := func() bool { return false }, func() bool { return true }
+
+	c := alone(20*time.Millisecond, nobody)
+	first := claimed(t, c, "first")
+	<-time.After(50 * time.Millisecond)
+	if c.isEnding() {
+		t.Fatal("a shim with a container ends")
+	}
+	c.remove(first)
+	receive(t, "the end", c.ending)
+
+	// Who is connected may want something, until it goes.
+	var there atomic.Bool
+	there.Store(true)
+	c = alone(time.Millisecond, there.Load)
+	c.remove(claimed(t, c, "first"))
+	<-time.After(50 * time.Millisecond)
+	if c.isEnding() {
+		t.Fatal("a shim ends under a client")
+	}
+	there.Store(false)
+	receive(t, "the end", c.ending)
+
+	// It keeps its promise to who joins.
+	c = alone(time.Millisecond, nobody)
+	a := claimed(t, c, "first")
+	c.expect("b", longAfter)
+	c.remove(a)
+	<-time.After(50 * time.Millisecond)
+	if c.isEnding() {
+		t.Fatal("a shim ends that is joined")
+	}
+	b := claimed(t, c, "b")
+	<-time.After(50 * time.Millisecond)
+	if c.isEnding() {
+		t.Fatal("a shim with a container ends")
+	}
+	c.remove(b)
+	receive(t, "the end", c.ending)
+
+	// Nor does it end while its program is replaced.
+	c = alone(time.Millisecond, nobody)
+	must(t, "hold", c.hold())
+	c.remove(claimed(t, c, "first"))
+	<-time.After(50 * time.Millisecond)
+	if c.isEnding() {
+		t.Fatal("a shim ends that is held")
+	}
+	c.goOn()
+	receive(t, "the end", c.ending)
+
+	c = alone(time.Millisecond, somebody)
+	c.shutdown("first")
+	receive(t, "the end", c.ending)
 }

@@ -138,6 +138,7 @@ func (s *shim) assemble(c *containers, queue *events.Queue) {
 
 // serve serves until the shim is not needed any more.
 func (s *shim) serve() error {
+	s.tasks.containers.watch(func() bool { return s.server.Connected() > 0 }, aloneLimit)
 	failed := make(chan error, 1)
 	go func() { failed <- s.server.Serve(s.listener) }() // ends by server.Close
 	for {

@@ -32,14 +32,21 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// daemonVariable makes the test binary the daemon.
-const daemonVariable = "SHIM_TEST_DAEMON"
+// daemonVariable makes the test binary the daemon, limitVariable says how long it
+// stays alone.
+const (
+	daemonVariable = "SHIM_TEST_DAEMON"
+	limitVariable  = "SHIM_TEST_LIMIT"
+)
 
 func serveIfAsked() {
 	if os.Getenv(daemonVariable) == "" {
 		return
 	}
 	go panicIfAsked()
+	if limit, err := time.ParseDuration(os.Getenv(limitVariable)); err == nil {
+		aloneLimit = limit
+	}
 	call, err := bootstrap.Parse(os.Args)
 	befall(call.Action == bootstrap.Try)
 	if handed := arrival.Get(); handed != nil {
@@ -296,6 +303,23 @@ func TestDaemonBeforeItsFirstCreateEndsWhenItIsSignalled(t *testing.T) {
 	must(t, "connect", err)
 	must(t, "signal", d.cmd.Process.Signal(syscall.SIGTERM))
 	d.hasEnded()
+}
+
+// Nobody asks for the end, for containerd is gone.
+func TestDaemonWhoseContainerdIsGoneEnds(t *testing.T) {
+	t.Setenv(limitVariable, "20ms")
+	for _, upgraded := range []bool{false, true} {
+		d := startDaemon(t, "exit 0")
+		d.create()
+		if upgraded {
+			c := d.control()
+			d.upgrade(c)
+			c.Close()
+		}
+		d.remove()
+		containerd(t, d.events) // lest the end waits
+		d.hasEnded()
+	}
 }
 
 // Orphans of the container's processes become the daemon's children, which must

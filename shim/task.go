@@ -26,6 +26,10 @@ import (
 // `start` was told that it stays. containerd sends it at once.
 const joinLimit = 2 * time.Minute
 
+// aloneLimit is how long the shim stays without containers when nobody is
+// connected. Tests have less time.
+var aloneLimit = 2 * time.Minute
+
 // taskService answers the RPCs of containerd.message.v2.Task and v3.Task, whose
 // messages are the same on the wire (runtime/task/v3/shim.proto).
 type taskService struct {

@@ -243,6 +243,13 @@ func (s *Server) Counters() (connections, requests uint64) {
 	return s.accepted, s.answered
 }
 
+// Connected tells how many connections there are.
+func (s *Server) Connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
 // Open lists the requests that have not been answered, oldest first.
 func (s *Server) Open() []Request {
 	s.mu.Lock()
