@@ -88,7 +88,7 @@ chaos chaos-stock: setup
 # BENCH: -only, -doc, ... (-help).
 bench bench-quick: setup
 	cd integration && go run ./bench -form $(if $(filter bench,$@),full,quick) $(BENCH)
-	@cd integration/bench/plot && if [ -f ../../../build/bench/results.json ]; then go run . ../../../build/bench; fi
+	@cd integration/bench/plot && if [ -f ../../../build/bench/results.json ]; then go run . ../../../build/bench $(if $(findstring performance.md,$(BENCH)),../../../docs/performance); fi
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

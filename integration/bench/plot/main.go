@@ -1,4 +1,5 @@
-// Command plot draws the figures of results.json, one SVG for each kind, beside it.
+// Command plot draws the figures of results.json, one SVG for each kind, beside it
+// or in another folder.
 // It has a module of its own, so that what it needs is no part of the tests.
 package main
 
@@ -16,11 +17,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: plot FOLDER (of results.json)")
+	if len(os.Args) < 2 || len(os.Args) > 3 {
+		fmt.Fprintln(os.Stderr, "usage: plot FOLDER-OF-RESULTS.JSON [FOLDER-OF-DRAWINGS]")
 		os.Exit(2)
 	}
-	if err := draw(os.Args[1]); err != nil {
+	if err := draw(os.Args[1], os.Args[len(os.Args)-1]); err != nil {
 		fmt.Fprintln(os.Stderr, "plot:", err)
 		os.Exit(1)
 	}
@@ -45,6 +46,10 @@ var figures = []figure{
 	{"cpu.svg", "CPU over a container's life", "ms", []bar{{"cpu.start", "start"}, {"cpu.daemon", "daemon"}, {"cpu.delete", "delete"}, {"cpu.runtime", "OCI runtime"}}},
 	{"memory.svg", "Memory of a shim", "KiB", []bar{{"memory-100.private", "private"}, {"memory-100.pss", "PSS"}, {"kernel.memory", "kernel"}}},
 	{"output.svg", "Output", "MB/s", []bar{{"output-64k.rate", "64 KiB"}, {"output-100.rate", "100 bytes"}, {"terminal.rate", "terminal"}}},
+	{"upgrade.svg", "Pause of an upgrade", "ms", []bar{{"upgrade-rest.pause", "at rest"}, {"upgrade-rest.exec", "… execve"}, {"upgrade-rest.initialise", "… initialise"}, {"upgrade-rest.restore", "… restore"}, {"upgrade-load.pause", "under load"}}},
+	{"growth.svg", "Calls to a shim with many containers", "ms", []bar{
+		{"growth-grouped-1.state", "State, 1"}, {"growth-grouped-100.state", "100"}, {"growth-grouped-500.state", "500"}, {"growth-grouped-1000.state", "1000"},
+		{"growth-grouped-1.stats", "Stats, 1"}, {"growth-grouped-100.stats", "100"}, {"growth-grouped-500.stats", "500"}, {"growth-grouped-1000.stats", "1000"}}},
 	{"metrics.svg", "Statistics", "ms", []bar{{"metrics.time", "through containerd"}, {"metrics.shim", "of the shim"}, {"metrics.cpu", "CPU"}}},
 }
 
@@ -59,9 +64,12 @@ var contenders = []struct {
 	{"runc", color.RGBA{0x8c, 0x8c, 0x8c, 0xff}},
 }
 
-func draw(dir string) error {
-	text, err := os.ReadFile(filepath.Join(dir, "results.json"))
+func draw(from, to string) error {
+	text, err := os.ReadFile(filepath.Join(from, "results.json"))
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
 	var r results
@@ -73,10 +81,10 @@ func draw(dir string) error {
 		if len(f.bars) == 0 {
 			continue
 		}
-		if err := r.draw(f, filepath.Join(dir, f.file)); err != nil {
+		if err := r.draw(f, filepath.Join(to, f.file)); err != nil {
 			return fmt.Errorf("draw %s: %w", f.file, err)
 		}
-		fmt.Println(filepath.Join(dir, f.file))
+		fmt.Println(filepath.Join(to, f.file))
 	}
 	return nil
 }
