@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/compatibility/walk"
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 func main() {
@@ -42,11 +43,11 @@ func main() {
 // report runs it all and says whether all works.
 func report(ctx context.Context, document string) (bool, error) {
 	found := results{}
-	if err := found.test(ctx, walks, ""); err != nil {
+	if err := found.test(ctx, room{folder: walks}, ""); err != nil {
 		return false, err
 	}
 	for _, room := range rooms() {
-		if err := found.test(ctx, room.folder, room.pattern()); err != nil {
+		if err := found.test(ctx, room, room.pattern()); err != nil {
 			return false, err
 		}
 	}
@@ -68,12 +69,13 @@ func report(ctx context.Context, document string) (bool, error) {
 // need.
 const testTime = 40 * time.Minute
 
-// test runs tests of a folder and adds what they give.
-func (r results) test(ctx context.Context, folder, run string) error {
+// test runs tests of a room and adds what they give.
+func (r results) test(ctx context.Context, in room, run string) error {
+	folder := in.about()
 	fmt.Fprintf(os.Stderr, "compatibility: %s ...", folder)
 	began := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count", "1", "-timeout", testTime.String(), "-run", run, folder)
-	cmd.Env = append(os.Environ(), walk.EnvAll+"=1")
+	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count", "1", "-timeout", testTime.String(), "-run", run, "-skip", notOlder, in.folder)
+	cmd.Env = append(os.Environ(), walk.EnvAll+"=1", tools.EnvContainerd+"="+in.release.Name)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	var stderr strings.Builder

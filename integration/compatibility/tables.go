@@ -153,7 +153,7 @@ func tables(found results, names map[string]string) (string, bool) {
 				for _, column := range columns {
 					var tests []result
 					for _, test := range room.tests[column] {
-						tests = append(tests, found[room.folder+" "+test+kind.sub])
+						tests = append(tests, found[room.about()+" "+test+kind.sub])
 					}
 					cells = append(cells, t.cell(tests...))
 				}

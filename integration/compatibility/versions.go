@@ -33,6 +33,7 @@ func versions(ctx context.Context) (map[string]string, error) {
 		if c.Debian != "" {
 			names[c.Name] += " of Debian " + c.Debian
 		}
+		names["CRI "+c.Name] = "CRI of containerd " + names[c.Name]
 	}
 	for _, oci := range walk.Runtimes {
 		program := built.Runc
@@ -52,7 +53,6 @@ func versions(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	names["nerdctl"] = "nerdctl " + version
-	names["CRI"] = "CRI of containerd " + names[tools.Newest.Name]
 	names["ctr of an ordinary user"] = "ctr of containerd " + names[tools.Newest.Name] + ", as an ordinary user"
 	return names, nil
 }

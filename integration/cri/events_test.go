@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -15,6 +17,7 @@ import (
 type told struct {
 	mu   sync.Mutex
 	list []*cri.ContainerEventResponse
+	err  error // why there are no more
 }
 
 // listen begins to take events, until the test ends.
@@ -32,6 +35,9 @@ func listen(t *testing.T, p *pod) *told {
 		for {
 			event, err := stream.Recv()
 			if err != nil {
+				e.mu.Lock()
+				e.err = err
+				e.mu.Unlock()
 				return
 			}
 			e.mu.Lock()
@@ -44,6 +50,13 @@ func listen(t *testing.T, p *pod) *told {
 		<-ended
 	})
 	return e
+}
+
+// ended is why there will be no more events, nil while there may be.
+func (e *told) ended() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
 }
 
 // of are the kinds of the events of a pod or a container, in order.
@@ -90,6 +103,9 @@ func TestEvents(t *testing.T) {
 		probes++
 		probe.end()
 		if len(events.of(probe.id)) == 0 {
+			if err := events.ended(); status.Code(err) == codes.Unimplemented {
+				t.Skip("containerd tells a kubelet no events: ", err)
+			}
 			return fmt.Errorf("nothing was told of pod %s", probe.id)
 		}
 		return nil
@@ -97,7 +113,8 @@ func TestEvents(t *testing.T) {
 	p = runPod(t, d, typed, "events")
 	exits := p.run("exits", []string{"sh", "-c", "exit 3"})
 	exits.exited()
-	stopped := p.run("stopped", forever)
+	stopped := p.run("stopped", []string{"sh", "-c", "trap 'exit 9' TERM; echo ready; sleep 100000 & wait"})
+	stopped.wrote("ready") // before, the signal would be ignored
 	stopped.stop(20)
 	quick := make([]*container, 5)
 	for i := range quick {
@@ -125,9 +142,9 @@ func TestEvents(t *testing.T) {
 		})
 	}
 	for c, code := range map[*container]int32{exits: 3, stopped: 9, quick[0]: 0} {
-		status := events.status(c.id, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
-		if status.GetState() != cri.ContainerState_CONTAINER_EXITED || status.GetExitCode() != code {
-			t.Errorf("the event of the end of %s has %v, want status %d", c.name(), status, code)
+		last := events.status(c.id, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
+		if last.GetState() != cri.ContainerState_CONTAINER_EXITED || last.GetExitCode() != code {
+			t.Errorf("the event of the end of %s has %v, want status %d", c.name(), last, code)
 		}
 	}
 }

@@ -92,6 +92,11 @@ func setUp(files *place.Place) error {
 	if programs, err = tools.Ensure(ctx, os.Stdout); err != nil {
 		return err
 	}
+	release, err := tools.Chosen()
+	if err != nil {
+		return err
+	}
+	programs = programs.With(release)
 	if err := furnish(); err != nil {
 		return err
 	}
@@ -117,22 +122,31 @@ func setUp(files *place.Place) error {
 func handlers() string {
 	name := strings.Split(strings.TrimPrefix(runtimeName, "io.containerd."), ".")
 	shim := programs.Dir + "/containerd-shim-" + strings.Join(name, "-")
+	runtimePath := fmt.Sprintf("runtime_path = %q", shim)
+	if programs.Release.Older("1.7") {
+		runtimePath = "" // it has no such key: the shim is the drop-in (config)
+	}
 	return fmt.Sprintf(`
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%s]
   runtime_type = "io.containerd.runc.v2"
-  runtime_path = %q
+  %s
   [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%[1]s.options]
     BinaryName = %[3]q
     NoNewKeyring = true
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%[4]s]
   runtime_type = %[5]q
-`, typed, shim, programs.Runc, plain, runtimeName)
+`, typed, runtimePath, programs.Runc, plain, runtimeName)
 }
 
 // config is what a containerd of the tests is made from.
 func config() daemon.Config {
+	var path []string
+	if programs.Release.Older("1.7") {
+		path = append(path, dropIn)
+	}
 	return daemon.Config{
 		Tools:   programs,
+		Path:    path,
 		Runtime: runtimeName,
 		Image:   imageFile,
 		Kubernetes: &daemon.Kubernetes{

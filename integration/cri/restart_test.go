@@ -52,9 +52,7 @@ func TestContainerdIsKilledUnderAPod(t *testing.T) {
 				return err
 			})
 			eventually(t, func() error { return gone(pids[ends], pids[killed]) })
-			if err := d.Run(p.ctx); err != nil {
-				t.Fatal(err)
-			}
+			runAgain(t, p)
 
 			for _, test := range []struct {
 				c    *container
@@ -116,9 +114,7 @@ func TestPodEndsWhileContainerdIsAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Run(p.ctx); err != nil {
-		t.Fatal(err)
-	}
+	runAgain(t, p)
 	eventually(t, func() error {
 		if status, _ := p.status(); status.State != cri.PodSandboxState_SANDBOX_NOTREADY {
 			return fmt.Errorf("the pod is %s", status.State)
@@ -129,4 +125,17 @@ func TestPodEndsWhileContainerdIsAway(t *testing.T) {
 		t.Errorf("the container, which is another process, is %s", status.State)
 	}
 	p.end()
+}
+
+// runAgain starts containerd and waits until its CRI serves; that of 1.6 refuses
+// for a while when containerd says that it is ready.
+func runAgain(t *testing.T, p *pod) {
+	t.Helper()
+	if err := p.d.Run(p.ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := p.runtime().ListPodSandbox(p.ctx, &cri.ListPodSandboxRequest{})
+		return err
+	})
 }

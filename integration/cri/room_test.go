@@ -37,6 +37,13 @@ func runInRoom() int {
 	if err == nil {
 		_, err = tools.EnsureBorrowed(ctx, os.Stdout)
 	}
+	var release tools.Containerd
+	if err == nil {
+		release, err = tools.Chosen()
+	}
+	if err == nil {
+		err = tools.EnsureContainerd(ctx, os.Stdout, release)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "set up the tests:", err)
 		return 1
@@ -63,6 +70,9 @@ func runInRoom() int {
 
 // installed is where `make install` puts the shim.
 const installed = "/usr/local/bin"
+
+// dropIn is a folder with the shim under the name of containerd's own.
+const dropIn = "/run/drop-in"
 
 // networks is the folder of CNI's configuration, in the room.
 const networks = "/run/cni"
@@ -98,7 +108,12 @@ func furnish() error {
 			return err
 		}
 	}
-	if err := os.Mkdir(networks, 0o755); err != nil {
+	for _, dir := range []string{networks, dropIn} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(programs.Shim, filepath.Join(dropIn, "containerd-shim-runc-v2")); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(networks, "pods.conflist"), []byte(bridge), 0o644); err != nil {

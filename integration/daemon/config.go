@@ -48,7 +48,7 @@ disabled_plugins = [%s%s
 `,
 		d.configVersion(), d.Path("root"), d.Path("state"), d.Path("ctemp"), forKubernetes, verifier, level, d.sockets(), d.Path("opt"))
 	if k := d.config.Kubernetes; k != nil {
-		text = append(text, k.configuration()...)
+		text = append(text, k.configuration(d.config.Tools.Release)...)
 	}
 	return text
 }
@@ -65,8 +65,15 @@ func (d *Daemon) configVersion() int {
 	return 4
 }
 
-// sockets is the part about sockets. Before 2.3 those of shims are where they
-// are on every machine, in /run/containerd/s.
+// Sockets is the folder of the shims' sockets. Before 2.3 it cannot be chosen.
+func (d *Daemon) Sockets() string {
+	if d.configVersion() < 4 {
+		return "/run/containerd/s"
+	}
+	return d.Place.Sockets()
+}
+
+// sockets is the part about sockets.
 func (d *Daemon) sockets() string {
 	if d.configVersion() < 4 {
 		return fmt.Sprintf(`  address = ""

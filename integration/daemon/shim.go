@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +31,11 @@ type Shim struct {
 // Shim connects to the shim that serves the container id.
 func (d *Daemon) Shim(id string) (*Shim, error) {
 	text, err := os.ReadFile(filepath.Join(d.Bundle(id), "bootstrap.json"))
+	if errors.Is(err, fs.ErrNotExist) { // as under 1.6 and 1.7
+		if address, err := os.ReadFile(filepath.Join(d.Bundle(id), "address")); err == nil {
+			return Dial(string(address))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find the shim of %s: %w", id, err)
 	}

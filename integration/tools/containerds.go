@@ -35,6 +35,24 @@ var Containerds = []Containerd{
 	Newest,
 }
 
+// EnvContainerd names the environment variable with the Name of the release that
+// tests of a client use, which is the newest when it is not set.
+const EnvContainerd = "CLEAT_TEST_CONTAINERD"
+
+// Chosen is that release.
+func Chosen() (Containerd, error) {
+	name := os.Getenv(EnvContainerd)
+	if name == "" {
+		return Newest, nil
+	}
+	for _, c := range Containerds {
+		if c.Name == name {
+			return c, nil
+		}
+	}
+	return Containerd{}, fmt.Errorf("%s=%s: there is no such release", EnvContainerd, name)
+}
+
 // Packaged are those that need not be built.
 func Packaged() []Containerd {
 	return slices.DeleteFunc(slices.Clone(Containerds), func(c Containerd) bool { return c.Debian == "" })

@@ -38,7 +38,7 @@ func TestJoin(t *testing.T) {
 			install(t, shim, programs.With(leader).StockShim)
 			w := newWalk(t, leader, "runc", []string{installed}, newCtr, stockRuntime)
 			// The newest looks for shims where the older ones have them.
-			if err := replace(w.d.Sockets(), func() error { return os.Symlink(sockets, w.d.Sockets()) }); err != nil {
+			if err := replace(w.d.Place.Sockets(), func() error { return os.Symlink(sockets, w.d.Place.Sockets()) }); err != nil {
 				t.Fatal(err)
 			}
 			pod := map[string]string{"io.containerd.runc.v2.group": "pod-" + filepath.Base(w.d.Dir)}
@@ -107,7 +107,7 @@ func TestJoin(t *testing.T) {
 					w.t.Errorf("the socket of the pod's shim is left (%v)", err)
 				}
 				// Those of other walks are here, too.
-				if err := replace(w.d.Sockets(), func() error { return os.Mkdir(w.d.Sockets(), 0o711) }); err != nil {
+				if err := replace(w.d.Place.Sockets(), func() error { return os.Mkdir(w.d.Place.Sockets(), 0o711) }); err != nil {
 					w.t.Fatal(err)
 				}
 				for _, talk := range talking {
