@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -283,4 +284,48 @@ func cgroupDirs(t *testing.T, pid int) (dirs []string) {
 		t.Fatalf("process %d has no cgroup of its own: %s", pid, text)
 	}
 	return dirs
+}
+
+// A probe that fails again and again, mistyped or refused by its program, leaves
+// nothing in the bundle, which is in memory; stock's log there grows until /run is
+// full (#8972).
+func TestFailingProbesFillNothing(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	m := l.member("probes").run()
+	list := func() (entries []string) {
+		t.Helper()
+		err := filepath.WalkDir(m.bundle, func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := e.Info()
+			if err == nil && info.Mode().IsRegular() {
+				path += fmt.Sprintf(" %d bytes", info.Size())
+			}
+			entries = append(entries, path)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	probe := func(id string) {
+		t.Helper()
+		m.add(m.execRequest(id, "/no/such/probe", strings.Repeat("with many words ", 500)))
+		if _, err := m.tryStart(id); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+			t.Errorf("%s: %v", id, err)
+		}
+		m.delete(id)
+	}
+	probe("first")
+	before := list()
+	for i := range rounds(t, upgrades(t, 20), 10*time.Second) {
+		probe(fmt.Sprint("probe-", i))
+	}
+	if after := list(); !slices.Equal(after, before) {
+		t.Errorf("the bundle holds\n%s\nand held\n%s", lines(after), lines(before))
+	}
+	m.end()
 }

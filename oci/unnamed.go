@@ -3,7 +3,7 @@ package oci
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +13,7 @@ import (
 func UnnamedFile(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		return os.NewFile(uintptr(fd), filepath.Join(dir, "spill")), nil
+		return os.NewFile(uintptr(fd), path.Join(dir, "spill")), nil
 	}
 	if err != unix.EOPNOTSUPP && err != unix.EISDIR {
 		return nil, &os.PathError{Op: "make a file in", Path: dir, Err: err}
