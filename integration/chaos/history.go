@@ -11,7 +11,8 @@ import (
 // story is what is known of a container besides its events.
 type story struct {
 	// Restarted: containerd was killed in this round, so the last event before
-	// that may come twice.
+	// that may come twice, and a shim may still have events to hand over when
+	// another one serves the container's next life.
 	Restarted bool
 
 	// Killed: the container's shim was, so a life may be cut short.
@@ -56,6 +57,9 @@ func judge(told []daemon.Event, s story) (wrong []violation) {
 			}
 		}
 	}
+	if s.Restarted {
+		told = apart(told)
+	}
 	var last daemon.Event
 	for i, e := range told {
 		if i > 0 && e == last {
@@ -94,6 +98,32 @@ func judge(told []daemon.Event, s story) (wrong []violation) {
 	}
 	over()
 	return wrong
+}
+
+// apart puts the events of one life after those of the other, each in its order.
+// Those of init name its process; execs are of the life that was started, for
+// one that was not is taken back.
+func apart(told []daemon.Event) (list []daemon.Event) {
+	var order []uint32
+	lives := map[uint32][]daemon.Event{}
+	current := uint32(0)
+	for _, e := range told {
+		life := e.PID
+		if e.ExecID != "" {
+			life = current
+		}
+		if e.Topic == "/tasks/start" {
+			current = e.PID
+		}
+		if lives[life] == nil {
+			order = append(order, life)
+		}
+		lives[life] = append(lives[life], e)
+	}
+	for _, pid := range order {
+		list = append(list, lives[pid]...)
+	}
+	return list
 }
 
 func ofInit(bad func(category, string, ...any), init *one, execs map[string]*one, e daemon.Event) {

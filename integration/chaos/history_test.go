@@ -41,7 +41,6 @@ func TestEveryFaultOfAHistoryIsFound(t *testing.T) {
 		{"an exec whose start failed", "create 1, start 1, exec-added 0/x, delete 0/x=255, exit 1=3, delete 1=3", story{}, ""},
 		{"never started", "create 1, exit 1=137, delete 1=137", story{}, ""},
 		{"two lives", good + ", create 5, start 5, exit 5=0, delete 5=0", story{}, ""},
-		{"nothing at all", "create 1, exit 1=137, delete 1=137", story{}, ""},
 
 		{"no exit", "create 1, start 1, delete 1=3", story{}, exitLost},
 		{"no end", "create 1, start 1", story{}, exitLost},
@@ -64,6 +63,10 @@ func TestEveryFaultOfAHistoryIsFound(t *testing.T) {
 		{"twice", "create 1, start 1, exit 1=3, exit 1=3, delete 1=3", story{}, eventsBad},
 		{"twice beside a restart", "create 1, start 1, exit 1=3, exit 1=3, delete 1=3", story{Restarted: true}, ""},
 		{"another one between, beside a restart", "create 1, start 1, create 1, exit 1=3, delete 1=3", story{Restarted: true}, exitLost},
+		{"two shims at once", "create 5, start 5, create 1, exit 1=137, delete 1=137, exec-added 0/x, exec-started 6/x, exit 6/x=0, exit 5=0, delete 5=0", story{}, eventsBad},
+		{"two shims at once, beside a restart", "create 5, start 5, create 1, exit 1=137, delete 1=137, exec-added 0/x, exec-started 6/x, exit 6/x=0, exit 5=0, delete 5=0", story{Restarted: true}, ""},
+		{"another pid, beside a restart", "create 1, start 2, exit 1=3, delete 1=3", story{Restarted: true}, eventsBad},
+		{"no exit of one of two", "create 5, start 5, create 1, exit 5=0, delete 5=0", story{Restarted: true}, exitLost},
 		{"another status than callers got", good, story{Exits: map[uint32]uint32{1: 4}}, exitWrong},
 		{"another status of an exec", joined, story{Exits: map[uint32]uint32{2: 3}}, exitWrong},
 		{"the status that callers got", joined, story{Exits: map[uint32]uint32{1: 3, 2: 4}}, ""},

@@ -569,7 +569,7 @@ func (l *life) exec(ctx context.Context, e execPlan) {
 		l.judgeExit("exec "+e.ID, page, wait.status, l.isEnded() || dead || mayFail, mayFail)
 	}
 	l.judgeProgram("exec "+e.ID, page, l.isEnded(), dead, mayFail)
-	for _, v := range sink.judge(truth{page: page, runs: e.Runs, cut: dead || l.w.ordered(l.plan.ID, "exec start"), killed: page.Ending.Load() == 0}) {
+	for _, v := range sink.judge(truth{page: page, runs: e.Runs, cut: dead || !ran || l.w.ordered(l.plan.ID, "exec start"), killed: page.Ending.Load() == 0}) {
 		l.w.violate(v.Category, l.plan.ID, "%s", v.Text)
 	}
 }
