@@ -4,7 +4,7 @@ import "time"
 
 // measureUpDown starts a crowd of containers, 8 at a time, then ends it.
 func measureUpDown(b *bench) error {
-	for range b.rounds(min(max(b.n.rounds/10, 1), 3)) {
+	for range b.rounds(max(b.n.rounds/40, 1)) {
 		for _, c := range b.contenders[:2] {
 			began := time.Now()
 			all, err := b.startMany(c, b.n.crowd)
