@@ -57,7 +57,11 @@ func between(text []byte, name, table string) ([]byte, error) {
 }
 
 func (r *results) machineLines() string {
-	text := fmt.Sprintf("%s, %s: Linux %s, %d CPUs, cgroup %s, %s; load %s when it began.", r.Machine.Shim, r.Began.Format("2006-01-02"), r.Machine.Kernel, r.Machine.CPUs, r.Machine.Cgroups, r.Machine.Go, r.Machine.Load)
+	shim := r.Machine.Shim
+	if _, after, ok := strings.Cut(shim, "Version: "); ok {
+		shim, _, _ = strings.Cut(after, " ")
+	}
+	text := fmt.Sprintf("cleat %s, %s: Linux %s, %d CPUs, cgroup %s, %s; load %s when it began.", shim, r.Began.Format("2006-01-02"), r.Machine.Kernel, r.Machine.CPUs, r.Machine.Cgroups, r.Machine.Go, r.Machine.Load)
 	if r.Form != "full" {
 		text += " The " + r.Form + " form: fewer samples of fewer containers in shorter windows."
 	}
@@ -125,8 +129,13 @@ func (r *results) table(t table) string {
 	if len(columns) == 0 {
 		return ""
 	}
+	compared := slices.Contains(columns, cleat) && slices.Contains(columns, stock)
+	heads := columns
+	if compared {
+		heads = append(slices.Clone(columns), "cleat ÷ stock")
+	}
 	var text strings.Builder
-	text.WriteString("| | " + strings.Join(columns, " | ") + " | cleat ÷ stock |\n|---|" + strings.Repeat("--:|", len(columns)+1) + "\n")
+	text.WriteString("| | " + strings.Join(heads, " | ") + " |\n|---|" + strings.Repeat("--:|", len(heads)) + "\n")
 	for _, m := range t.metrics {
 		if r.Metrics[m.metric] == nil {
 			continue
@@ -143,11 +152,14 @@ func (r *results) table(t table) string {
 				fmt.Fprintf(&text, " %s (%s–%s) |", figure(s.Median), figure(s.Q1), figure(s.Q3))
 			}
 		}
-		ours, theirs := r.get(m.metric, cleat), r.get(m.metric, stock)
-		if ours != nil && theirs != nil && theirs.Median > 0 {
-			fmt.Fprintf(&text, " %s", figure(ours.Median/theirs.Median))
+		if compared {
+			ours, theirs := r.get(m.metric, cleat), r.get(m.metric, stock)
+			if ours != nil && theirs != nil && theirs.Median > 0 {
+				fmt.Fprintf(&text, " %s", figure(ours.Median/theirs.Median))
+			}
+			text.WriteString(" |")
 		}
-		text.WriteString(" |\n")
+		text.WriteString("\n")
 	}
 	return text.String()
 }

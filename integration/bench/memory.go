@@ -46,6 +46,7 @@ func (b *bench) crowdOf(c contender, sizes []int, look func([]*running) error, m
 		if err != nil {
 			return err
 		}
+		fmt.Fprintf(b.progress, "        %s, %d containers with %s\n", c.name, n, sharing(all))
 		if err := b.settle(); err != nil {
 			return err
 		}
@@ -54,6 +55,14 @@ func (b *bench) crowdOf(c contender, sizes []int, look func([]*running) error, m
 		}
 	}
 	return nil
+}
+
+// sharing tells how many shims there are, for who waits.
+func sharing(all []*running) string {
+	if all[0].pid == all[len(all)-1].pid {
+		return "one shim"
+	}
+	return "a shim each"
 }
 
 func (b *bench) settle() error {
@@ -81,6 +90,7 @@ func (b *bench) idleAlone(c contender) error {
 			}
 			prefix := fmt.Sprintf("memory-%d.", len(all))
 			b.add(prefix+"private", c.name, f.private)
+			b.add(prefix+"written", c.name, f.dirty)
 			b.add(prefix+"rss", c.name, f.rss)
 			b.add(prefix+"pss", c.name, f.pss)
 			b.add(prefix+"threads", c.name, f.threads)
@@ -89,7 +99,8 @@ func (b *bench) idleAlone(c contender) error {
 	})
 }
 
-// idleGrouped tells what each container but the first adds to the one shim.
+// idleGrouped tells what each container but the first adds to the one shim, without
+// the pages of the program, which are private to the only process that runs it.
 func (b *bench) idleGrouped(c contender) error {
 	group := oci.WithAnnotations(map[string]string{"io.containerd.runc.v2.group": b.name("group")})
 	var one float64
@@ -102,11 +113,12 @@ func (b *bench) idleGrouped(c contender) error {
 			return err
 		}
 		if len(all) == 1 {
-			one = f.private
+			one = f.dirty
 			return nil
 		}
-		b.add(fmt.Sprintf("grouped-%d.each", len(all)), c.name, (f.private-one)/float64(len(all)-1))
+		b.add(fmt.Sprintf("grouped-%d.each", len(all)), c.name, (f.dirty-one)/float64(len(all)-1))
 		b.add(fmt.Sprintf("grouped-%d.private", len(all)), c.name, f.private)
+		b.add(fmt.Sprintf("grouped-%d.written", len(all)), c.name, f.dirty)
 		b.add(fmt.Sprintf("grouped-%d.threads", len(all)), c.name, f.threads)
 		return nil
 	}, group)

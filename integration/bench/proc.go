@@ -26,6 +26,7 @@ func cpuOf(pid int) (time.Duration, error) {
 // footprint is the memory of a process, in KiB.
 type footprint struct {
 	rss, pss, private float64
+	dirty             float64 // what of private was written: all but unchanged pages of files
 	threads           float64
 }
 
@@ -48,8 +49,11 @@ func footprintOf(pid int) (f footprint, err error) {
 			f.rss = n
 		case "Pss:":
 			f.pss = n
-		case "Private_Clean:", "Private_Dirty:":
+		case "Private_Clean:":
 			f.private += n
+		case "Private_Dirty:":
+			f.private += n
+			f.dirty = n
 		}
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))

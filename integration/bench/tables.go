@@ -41,15 +41,16 @@ func lifeRows(metric string) (list []tableRow) {
 
 func memoryRows() (list []tableRow) {
 	for _, n := range forms["full"].idle {
-		for _, what := range []string{"private", "pss", "rss"} {
+		for _, what := range []string{"private", "written", "pss", "rss"} {
 			list = append(list, tableRow{fmt.Sprintf("memory-%d.%s", n, what), fmt.Sprintf("%d alone: %s of a shim; KiB", n, what)})
 		}
 		list = append(list, tableRow{fmt.Sprintf("memory-%d.threads", n), fmt.Sprintf("%d alone: threads of a shim", n)})
 	}
 	for _, n := range forms["full"].idle {
 		list = append(list,
-			tableRow{fmt.Sprintf("grouped-%d.each", n), fmt.Sprintf("%d in one: each after the first; KiB", n)},
+			tableRow{fmt.Sprintf("grouped-%d.each", n), fmt.Sprintf("%d in one: each after the first, written; KiB", n)},
 			tableRow{fmt.Sprintf("grouped-%d.private", n), fmt.Sprintf("%d in one: private memory of the shim; KiB", n)},
+			tableRow{fmt.Sprintf("grouped-%d.written", n), fmt.Sprintf("%d in one: of it, written; KiB", n)},
 			tableRow{fmt.Sprintf("grouped-%d.threads", n), fmt.Sprintf("%d in one: threads of the shim", n)})
 	}
 	return list

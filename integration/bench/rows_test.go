@@ -1,0 +1,74 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// A promise is judged by the median or a percentile, by itself or as a ratio, and
+// not at all where something is missing.
+func TestPromisesAreJudged(t *testing.T) {
+	r := newResults("full")
+	for _, v := range []float64{1, 2, 3, 4, 100} {
+		r.add("x.ms", cleat, v)
+		r.add("x.ms", stock, 2*v)
+		r.add("alone.ms", cleat, v)
+	}
+	r.add("x.ms", "runc", 1)
+	r.summarise()
+	if s := r.get("x.ms", cleat); s.Median != 3 || s.Q1 != 2 || s.Q3 != 4 {
+		t.Errorf("series %+v", s)
+	}
+	for _, c := range []struct {
+		row     row
+		verdict string
+	}{
+		{row{metric: "x.ms", most: 3}, "met"},
+		{row{metric: "x.ms", most: 2.9}, "not met"},
+		{row{metric: "x.ms", most: 50, percentile: 0.99}, "not met"},
+		{row{metric: "x.ms", against: stock, most: 0.5}, "met"},
+		{row{metric: "x.ms", against: stock, most: 0.4}, "not met"},
+		{row{metric: "x.ms", against: stock, least: 0.5}, "met"},
+		{row{metric: "x.ms", against: stock, least: 0.6}, "not met"},
+		{row{metric: "x.ms", most: 0}, "not met"},
+		{row{metric: "alone.ms", against: stock, most: 1}, "not measured"},
+		{row{metric: "none.ms", most: 1}, "not measured"},
+	} {
+		if v := c.row.judge(r); v.Verdict != c.verdict {
+			t.Errorf("%+v: %+v", c.row, v)
+		}
+	}
+	if v := (row{metric: "x.ms", most: 3, limit: "runc"}).judge(r); v.LimitRatio != 3 || v.Ratio != 0.5 {
+		t.Errorf("ratios: %+v", v)
+	}
+}
+
+func TestTablesGoBetweenTheirMarkers(t *testing.T) {
+	const text = "before\n<!-- bench: a -->\nold\n<!-- end -->\nafter\n"
+	got, err := between([]byte(text), "a", "new\n")
+	if want := "before\n<!-- bench: a -->\n\nnew\n\n<!-- end -->\nafter\n"; err != nil || string(got) != want {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, broken := range []string{"no marker", "<!-- bench: a -->\nno end"} {
+		if _, err := between([]byte(broken), "a", "new"); err == nil {
+			t.Errorf("%q: no error", broken)
+		}
+	}
+}
+
+// What is said to measure a promise is there.
+func TestEveryPromiseNamesAMeasurement(t *testing.T) {
+	for _, row := range rows {
+		name := measurementOf(row.in("full").metric)
+		found := false
+		for _, m := range measurements {
+			found = found || m.name == name
+		}
+		if !found {
+			t.Errorf("%s: %q is no measurement", row.what, name)
+		}
+	}
+	if strings.Contains(rows[0].in("quick").metric, "N") {
+		t.Errorf("metric of the quick form: %s", rows[0].in("quick").metric)
+	}
+}
