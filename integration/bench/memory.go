@@ -106,6 +106,10 @@ func (b *bench) idleGrouped(c contender) error {
 	var one float64
 	return b.crowdOf(c, b.n.idle, func(all []*running) error {
 		if slices.ContainsFunc(all, func(r *running) bool { return r.pid != all[0].pid }) {
+			if c.name != cleat { // it loses the race with a leader that is slow to answer
+				b.results.leaveOut(b.progress, "grouped "+c.name, "a group got more than one shim")
+				return nil
+			}
 			return fmt.Errorf("%s: a group has more than one shim", c.name)
 		}
 		f, err := footprintOf(all[0].pid)
