@@ -77,6 +77,9 @@ func newer(path, than string) bool {
 
 func goBuild(ctx context.Context, out string, args ...string) error {
 	if os.Getenv(tools.EnvBuilt) != "" {
+		if _, err := os.Stat(out); err == nil {
+			return nil
+		}
 		return fmt.Errorf("there is no Go here to build %s with", out)
 	}
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out}, args...)...)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -65,8 +66,8 @@ func (r *results) machineLines() string {
 	if r.Form != "full" {
 		text += " The " + r.Form + " form: fewer samples of fewer containers in shorter windows."
 	}
-	for what, why := range r.LeftOut {
-		first, _, _ := strings.Cut(why, "\n")
+	for _, what := range slices.Sorted(maps.Keys(r.LeftOut)) {
+		first, _, _ := strings.Cut(r.LeftOut[what], "\n")
 		text += fmt.Sprintf(" Left out: %s (%s).", what, first)
 	}
 	return text + "\n"

@@ -24,35 +24,38 @@ func measureFloor(b *bench) error {
 		}
 		b.addTime("floor.cpu", floor, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 	}
-	for range min(b.n.rounds, 5) {
-		if err := b.idleNothing(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.idleNothing(path, min(b.n.rounds, 20))
 }
 
-func (b *bench) idleNothing(path string) error {
-	cmd := exec.CommandContext(b.ctx, path)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+// idleNothing runs some at once, so that they share the pages of the program as
+// shims do.
+func (b *bench) idleNothing(path string, n int) error {
+	var pids []int
+	for range n {
+		cmd := exec.CommandContext(b.ctx, path)
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+			return fmt.Errorf("run %s: %w", path, err)
+		}
+		pids = append(pids, cmd.Process.Pid)
 	}
-	if err := cmd.Start(); err != nil {
-		return err
+	for _, pid := range pids {
+		f, err := footprintOf(pid)
+		if err != nil {
+			return err
+		}
+		b.add("floor.private", floor, f.private)
+		b.add("floor.rss", floor, f.rss)
+		b.add("floor.threads", floor, f.threads)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
-		return fmt.Errorf("run %s: %w", path, err)
-	}
-	f, err := footprintOf(cmd.Process.Pid)
-	if err != nil {
-		return err
-	}
-	b.add("floor.private", floor, f.private)
-	b.add("floor.rss", floor, f.rss)
-	b.add("floor.threads", floor, f.threads)
 	return nil
 }

@@ -99,6 +99,7 @@ func (r *results) keep(path string) {
 	if json.Unmarshal(text, old) != nil || old.Form != r.Form || old.Machine.Shim != r.Machine.Shim {
 		return
 	}
+	r.Began, r.Machine = old.Began, old.Machine
 	for metric, of := range old.Metrics {
 		if r.Metrics[metric] == nil {
 			r.Metrics[metric] = of

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -131,8 +132,8 @@ func (r *results) print(w io.Writer) {
 		fmt.Fprintf(t, "%s\t%s %s\t%s\t%s\t%s\t%s\n", v.What, figure(v.Value), v.Unit, against, ratio, v.Budget, v.Verdict)
 	}
 	t.Flush()
-	for what, why := range r.LeftOut {
-		fmt.Fprintf(w, "left out: %s: %s\n", what, why)
+	for _, what := range slices.Sorted(maps.Keys(r.LeftOut)) {
+		fmt.Fprintf(w, "left out: %s: %s\n", what, r.LeftOut[what])
 	}
 	if r.Form != "full" {
 		fmt.Fprintf(w, "This is the %s form: fewer samples of fewer containers in shorter windows.\n", r.Form)
