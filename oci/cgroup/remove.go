@@ -17,7 +17,7 @@ import (
 
 // dying bounds how long RemoveEmpty waits for what runs in a group to end: who has
 // lost its OCI runtime ends by itself.
-const dying = 500 * time.Millisecond
+const dying = 2 * time.Second
 
 // RemoveEmpty removes the group that the runtime spec's cgroupsPath names, as
 // Remove does, if there is one and nothing runs in it, or only what is about to

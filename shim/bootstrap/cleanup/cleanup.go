@@ -104,7 +104,8 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 		return oci.Exit{Pid: pid, Status: statusKilled, Timestamp: killed}, failures
 	}
 	if killedCall {
-		fail(removeUnknown(bundle))
+		end, _ := ctx.Deadline()
+		fail(removeUnknown(bundle, max(time.Until(end), endLimit)))
 	}
 	if err := rootfs.Unmount(bundle.Rootfs()); err != nil {
 		fail(err)
@@ -132,12 +133,12 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 
 // removeUnknown removes the cgroup that a runtime that was killed has made and not
 // noted.
-func removeUnknown(bundle oci.Bundle) error {
+func removeUnknown(bundle oci.Bundle, limit time.Duration) error {
 	spec, err := bundle.ReadSpec()
 	if err != nil {
 		return nil // then it has not come so far
 	}
-	return cgroup.RemoveEmpty(spec.Linux.CgroupsPath, endLimit)
+	return cgroup.RemoveEmpty(spec.Linux.CgroupsPath, limit)
 }
 
 // recordedOptions are those with which the container was created. The daemon
