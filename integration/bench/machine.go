@@ -30,7 +30,9 @@ func (m machine) String() string {
 func (r *results) describe(b *bench) {
 	var name unix.Utsname
 	unix.Uname(&name)
-	m := machine{Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(), Go: runtime.Version(), Cgroups: "v1"}
+	// What follows the number names who built it.
+	kernel, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-")
+	m := machine{Kernel: kernel, CPUs: runtime.NumCPU(), Go: runtime.Version(), Cgroups: "v1"}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		m.Cgroups = "v2"
 	}
