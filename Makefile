@@ -10,6 +10,9 @@ REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # no_grpc leaves the grpc half of containerd's generated code out of the shim.
 TAGS    := no_grpc
+# Go's older collector, where there is still the choice, keeps its mark bits away
+# from the objects: 90 KiB less memory in every idle shim (docs/memory.md).
+EXPERIMENT := $(shell GOEXPERIMENT=nogreenteagc go version >/dev/null 2>&1 && echo nogreenteagc)
 LDFLAGS := -s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)
 
 # The bounds below are for a small machine with cold caches; a run takes less.
@@ -38,7 +41,7 @@ help:
 	@echo 'make clean    remove build/'
 
 build:
-	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(SHIM) ./cmd/containerd-shim-cleat-v2
+	CGO_ENABLED=0 GOEXPERIMENT=$(EXPERIMENT) go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(SHIM) ./cmd/containerd-shim-cleat-v2
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(TOOL) ./cmd/cleat
 
 install: build

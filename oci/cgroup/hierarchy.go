@@ -4,8 +4,11 @@ package cgroup
 // of /proc/<pid>/cgroup (cgroups(7)) into directories there.
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +18,7 @@ import (
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 const unifiedMount = "/sys/fs/cgroup"
@@ -30,11 +34,15 @@ type v1Mounts struct {
 }
 
 var readV1Mounts = sync.OnceValues(func() (v1Mounts, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return v1Mounts{}, err
 	}
-	m := parseV1Mounts(string(b))
+	defer f.Close()
+	m, err := parseV1Mounts(f)
+	if err != nil {
+		return m, err
+	}
 	if m.root == "" {
 		return m, fmt.Errorf("no cgroup hierarchy is mounted: %w", errdefs.ErrNotFound)
 	}
@@ -45,28 +53,48 @@ var readV1Mounts = sync.OnceValues(func() (v1Mounts, error) {
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 //
-// The first mount of a controller counts.
-func parseV1Mounts(mountinfo string) v1Mounts {
+// The first mount of a controller counts. The file can be large and has little in
+// it that is kept, so it goes through a small buffer.
+func parseV1Mounts(mountinfo io.Reader) (v1Mounts, error) {
 	m := v1Mounts{tops: make(map[string]string)}
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		if !ok {
+	lines := bufio.NewReaderSize(mountinfo, 1024)
+	var long []byte // the beginning of a line that is longer
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err == bufio.ErrBufferFull {
+			long = append(long, line...)
 			continue
 		}
-		mount, fs := strings.Fields(before), strings.Fields(after)
-		if len(mount) < 5 || len(fs) < 3 || fs[0] != "cgroup" {
-			continue
+		if len(long) > 0 {
+			line, long = append(long, line...), nil
 		}
-		if m.root == "" {
-			m.root = filepath.Dir(mount[4])
+		if bytes.Contains(line, []byte(" - cgroup ")) {
+			m.add(string(line))
 		}
-		for option := range strings.SplitSeq(fs[2], ",") {
-			if _, ok := m.tops[option]; !ok {
-				m.tops[option] = mount[3]
-			}
+		if err == io.EOF {
+			return m, nil
+		}
+		if err != nil {
+			return m, fmt.Errorf("read mountinfo: %w", err)
 		}
 	}
-	return m
+}
+
+// add takes what a line of the file says.
+func (m *v1Mounts) add(line string) {
+	before, after, _ := strings.Cut(strings.TrimSpace(line), " - ")
+	mount, fs := strings.Fields(before), strings.Fields(after)
+	if len(mount) < 5 || len(fs) < 3 || fs[0] != "cgroup" {
+		return
+	}
+	if m.root == "" {
+		m.root = filepath.Dir(mount[4])
+	}
+	for option := range strings.SplitSeq(fs[2], ",") {
+		if _, ok := m.tops[option]; !ok {
+			m.tops[option] = mount[3]
+		}
+	}
 }
 
 // hybrid is the directory, beside those of the controllers, where systemd mounts
@@ -90,14 +118,14 @@ func stateV1(controllers map[string]string, unified string) (State, error) {
 		}
 		name = strings.TrimPrefix(name, "name=")
 		path = belowTop(top, path)
-		if _, err := os.Lstat(filepath.Join(s.Root, name, path)); err != nil {
+		if !exists(filepath.Join(s.Root, name, path)) {
 			continue
 		}
 		s.Paths[name] = path
 	}
 	if unified != "" {
 		path := filepath.Join("/", strings.TrimSuffix(unified, " (deleted)"))
-		if _, err := os.Lstat(filepath.Join(s.Root, hybrid, path)); err == nil {
+		if exists(filepath.Join(s.Root, hybrid, path)) {
 			s.Paths[hybrid] = path
 		}
 	}
@@ -105,6 +133,11 @@ func stateV1(controllers map[string]string, unified string) (State, error) {
 		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)
 	}
 	return s, nil
+}
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
 }
 
 // stateOf describes the group of a process, as /proc/<process>/cgroup has it.

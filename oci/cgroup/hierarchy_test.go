@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -43,7 +44,10 @@ func TestMountsOfV1(t *testing.T) {
 		{"rubbish, then a mount", "\x00\xff - \n - - -\n" + memory, "/sys/fs/cgroup", map[string]string{"memory": "/"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := parseV1Mounts(c.mountinfo)
+			m, err := parseV1Mounts(strings.NewReader(c.mountinfo))
+			if err != nil {
+				t.Fatal(err)
+			}
 			if m.root != c.root {
 				t.Errorf("root %q, want %q", m.root, c.root)
 			}
