@@ -130,8 +130,9 @@ func (s *shim) assemble(c *containers, queue *events.Queue) {
 			s.log.Warn("panic in %s: %v\n%s", method, value, stack)
 		},
 	})
+	methods := s.tasks.methods()
 	for _, version := range []string{"v2", "v3"} {
-		s.server.Register("containerd.task."+version+".Task", s.tasks.methods())
+		s.server.Register("containerd.task."+version+".Task", methods)
 	}
 	s.server.Register(control.Service, s.controls())
 }
