@@ -1,0 +1,106 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	// mostPrivate is how much of its own memory an idle shim may have, in that of
+	// the smallest Go process that listens on a socket.
+	mostPrivate = 2.4
+	// mostThreads that it may have. How many there are depends on which system
+	// calls took long.
+	mostThreads = 8
+)
+
+// TestIdleShimIsSmall compares the memory of idle shims with that of another
+// process of the same Go on the same kernel: what all shims of a host have in
+// common is not counted.
+func TestIdleShimIsSmall(t *testing.T) {
+	d := sharedDaemon(t)
+	reference := startReference(t)
+	var shims, threads []int
+	for i := range 3 {
+		b := newBox(t, d, fmt.Sprint("small-", i), forever).start(nil)
+		pid := b.shimPID()
+		shims, threads = append(shims, private(t, pid)), append(threads, procNumber(t, fmt.Sprintf("/proc/%d/status", pid), "Threads:"))
+		defer b.end()
+	}
+	of := private(t, reference)
+	t.Logf("shims have %d KiB of their own and %d threads, the reference %d KiB", shims, threads, of)
+	for i, size := range shims {
+		if ratio := float64(size) / float64(of); ratio > mostPrivate {
+			t.Errorf("an idle shim has %d KiB of its own, %.2f × the %d KiB of the reference, more than %.1f ×", size, ratio, of, mostPrivate)
+		}
+		if threads[i] > mostThreads {
+			t.Errorf("it has %d threads, more than %d", threads[i], mostThreads)
+		}
+	}
+}
+
+// startReference returns a process that is as a shim is built and run, without
+// all that a shim does.
+func startReference(t *testing.T) (pid int) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "reference")
+	build := exec.CommandContext(bounded(t), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./reference")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the reference: %v: %s", err, out)
+	}
+	cmd := exec.Command(path, path+".sock")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the reference: %v", err)
+		}
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("the reference says %q: %v", line, err)
+	}
+	return cmd.Process.Pid
+}
+
+// private is how much memory the process has written to, in KiB. The pages of its
+// program, which all shims share, are not among it.
+func private(t *testing.T, pid int) int {
+	t.Helper()
+	return procNumber(t, fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Private_Dirty:")
+}
+
+// procNumber is that behind a key in a file of /proc.
+func procNumber(t *testing.T, path, key string) int {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(text), "\n"+key)
+	if !found {
+		t.Fatalf("%s has no %s", path, key)
+	}
+	n, err := strconv.Atoi(strings.Fields(after)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
