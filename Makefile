@@ -11,7 +11,7 @@ REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # no_grpc leaves the grpc half of containerd's generated code out of the shim.
 TAGS    := no_grpc
 # Go's older collector, where there is still the choice, keeps its mark bits away
-# from the objects: 90 KiB less memory in every idle shim (docs/memory.md).
+# from the objects: 90 KiB less memory in every idle shim (docs/performance.md).
 EXPERIMENT := $(shell GOEXPERIMENT=nogreenteagc go version >/dev/null 2>&1 && echo nogreenteagc)
 LDFLAGS := -s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)
 

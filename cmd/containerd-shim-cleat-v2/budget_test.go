@@ -14,7 +14,7 @@ import (
 const maxSize = 8_900_000
 
 // What the daemon imports is paid for in every shim, as long as it lives
-// (docs/memory.md). A package that is to come in belongs into imports.txt, after
+// (docs/performance.md). A package that is to come in belongs into imports.txt, after
 // a look at what it costs.
 func TestImportsAreThoseThatAreKnown(t *testing.T) {
 	text, err := os.ReadFile("imports.txt")
