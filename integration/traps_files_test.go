@@ -245,7 +245,7 @@ func TestTrap26SpecIsReadInCreate(t *testing.T) {
 	l := newLone(t)
 	m := l.member("trap26")
 	spec := l.spec(m.id)
-	spec.Process.Args = []string{"sh", "-c", "sleep 1000 & sleep 1000 & trap 'exit 9' TERM; wait"}
+	spec.Process.Args = []string{"sh", "-c", "trap 'exit 9' TERM; sleep 1000 & sleep 1000 & wait"}
 	hostPIDs(spec)
 	m.writeSpec(spec)
 	init := m.create()

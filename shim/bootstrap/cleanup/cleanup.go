@@ -62,13 +62,16 @@ func remove(call bootstrap.Call, bundle oci.Bundle) (exit oci.Exit, failures err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runtimeLimit)
 	defer cancel()
-	killedCall, err := endCalls(bundle)
-	if err != nil {
-		fail(err)
-	}
 	pid := initPid(bundle)
 	var left left
-	if o.Processes == oci.HostProcesses { // else the number is none of this host's
+	var killedCall bool
+	var err error
+	// Else the number is none of this host's, and what looks like a call may be
+	// what the runtime keeps for the container, which is for it to end.
+	if o.Processes == oci.HostProcesses {
+		if killedCall, err = endCalls(bundle); err != nil {
+			fail(err)
+		}
 		if left, err = find(pid, call.ID); err != nil {
 			fail(err)
 		}
