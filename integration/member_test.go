@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -222,6 +223,29 @@ func (m *member) finish() int {
 	m.shutdown()
 	m.clean()
 	return status
+}
+
+// crowd runs so many more containers of a group, some at a time.
+func (l *lone) crowd(name string, size int) (all []*member) {
+	l.t.Helper()
+	var starting errgroup.Group
+	starting.SetLimit(4)
+	for i := range size {
+		m := l.prepare(fmt.Sprintf("%s-%d", name, i+1), group(name))
+		m.boot()
+		all = append(all, m)
+		starting.Go(func() error {
+			if _, err := m.tryCreate(m.ctx); err != nil {
+				return fmt.Errorf("create %s: %w", m.id, err)
+			}
+			_, err := m.tryStart("")
+			return err
+		})
+	}
+	if err := starting.Wait(); err != nil {
+		l.t.Fatal(err)
+	}
+	return all
 }
 
 // end kills a container and removes it and its shim.

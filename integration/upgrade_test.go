@@ -180,24 +180,7 @@ func TestUpgradesOfALargeGroup(t *testing.T) {
 	}
 	l := newLone(t)
 	first := l.member("crowd-0", group("crowd")).run()
-	all := []*member{first}
-	var starting errgroup.Group
-	starting.SetLimit(4)
-	for i := 1; i < members; i++ {
-		m := l.prepare(fmt.Sprintf("crowd-%d", i), group("crowd"))
-		m.boot()
-		all = append(all, m)
-		starting.Go(func() error {
-			if _, err := m.tryCreate(m.ctx); err != nil {
-				return fmt.Errorf("create %s: %w", m.id, err)
-			}
-			_, err := m.tryStart("")
-			return err
-		})
-	}
-	if err := starting.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	all := append([]*member{first}, l.crowd("crowd", members-1)...)
 	var p pauses
 	for range upgrades(t, 5) {
 		p = append(p, upgradeTo(t, first.shim, programs.Shim))

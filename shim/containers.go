@@ -208,6 +208,13 @@ func (c *containers) isEnding() bool {
 	}
 }
 
+// count tells how many there are.
+func (c *containers) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.byID)
+}
+
 // all returns the containers in no order.
 func (c *containers) all() []*process.Container {
 	c.mu.Lock()

@@ -41,6 +41,7 @@ type taskService struct {
 	events     *events.Queue
 	log        *log
 	history    history
+	rest       rest
 }
 
 func (t *taskService) methods() map[string]ttrpcserver.Handler {
@@ -142,7 +143,7 @@ func (t *taskService) create(ctx context.Context, r *message.CreateTaskRequest) 
 
 // config adds to that of a container what it has to do with the service.
 func (t *taskService) config(c process.Config, gone func()) process.Config {
-	c.Publish, c.Gone, c.Log, c.Done = t.publish, gone, t.log.Warn, t.history.add
+	c.Publish, c.Gone, c.Log, c.Done = t.publish, gone, t.log.Warn, t.done
 	return c
 }
 
@@ -152,6 +153,12 @@ func (t *taskService) gone(c *process.Container) {
 	if t.goes != nil {
 		t.goes(c.Bundle())
 	}
+}
+
+// done is told of every operation that has ended.
+func (t *taskService) done(d process.Done) {
+	t.history.add(d)
+	t.rest.after(t.containers.count())
 }
 
 // restore makes a container that another program has handed over.

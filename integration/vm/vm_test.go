@@ -149,4 +149,4 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 // do with its cgroups.
 const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|" +
 	"OutputThatNobodyReads|SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|" +
-	"NothingGrowsWith|ExecStormWhile|FullDiskIs|ShimWithoutDescriptors|FailingProbes|CrashOfAShim|ShimKilledInACall|IdleShimIsSmall)"
+	"NothingGrowsWith|ExecStormWhile|FullDiskIs|ShimWithoutDescriptors|FailingProbes|CrashOfAShim|ShimKilledInACall|IdleShimIsSmall|MemoryOfABurst)"
