@@ -76,19 +76,7 @@ func TestExecStormWhileContainerdIsAwayIsToldInOrder(t *testing.T) {
 	upgradeTo(t, shim, programs.Shim)
 	storm(rounds-1, rounds)
 
-	hold, err := d.HoldEvents()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hold.Close()
-	if err := d.Run(bounded(t)); err != nil {
-		t.Fatal(err)
-	}
-	events, err := d.Subscribe(bounded(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	hold.Release()
+	events := comesBack(t, d)
 	b.reload()
 	b.end()
 	list, err := events.Until(bounded(t), b.ID(), func(list []daemon.Event) bool {

@@ -81,6 +81,26 @@ func told(d *daemon.Daemon) string {
 	return tail(text.String(), 40)
 }
 
+// comesBack runs containerd again and returns its events, from the first that
+// shims have kept for it.
+func comesBack(t *testing.T, d *daemon.Daemon) *daemon.Events {
+	t.Helper()
+	hold, err := d.HoldEvents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hold.Close() })
+	if err := d.Run(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	events, err := d.Subscribe(bounded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold.Release()
+	return events
+}
+
 // nothingLeft fails the test when anything is left on d, which no other test
 // uses at the same time.
 func nothingLeft(t *testing.T, d *daemon.Daemon) {

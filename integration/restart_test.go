@@ -55,19 +55,7 @@ func TestContainerdIsKilledAndStartedAgain(t *testing.T) {
 		eventually(t, func() error { return aliveNot(int(pid)) })
 	}
 
-	hold, err := d.HoldEvents()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hold.Close()
-	if err := d.Run(bounded(t)); err != nil {
-		t.Fatal(err)
-	}
-	events, err := d.Subscribe(bounded(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	hold.Release()
+	events := comesBack(t, d)
 	for _, b := range []*box{goes, ends, paused, shell} {
 		b.reload()
 	}
