@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/cgroup/graceperiod"
 	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/process/stdio"
@@ -207,8 +208,12 @@ func (t *taskService) exec(_ context.Context, r *message.ExecProcessRequest) (me
 		return nil, fmt.Errorf("exec in container %s: exec id %q stands for the init process: %w", r.ID, r.ExecID, errdefs.ErrInvalidArgument)
 	}
 	// Whatever type the client calls it, it is the runtime spec's process.
-	return empty, container.AddExec(r.ExecID, valueOf(r.Spec),
+	err = container.AddExec(r.ExecID, valueOf(r.Spec),
 		stdio.Spec{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal})
+	if err == nil {
+		graceperiod.Begin() // Start comes next
+	}
+	return empty, err
 }
 
 // reservedExecID is what containerd's own shim names the init process's files.
@@ -335,8 +340,11 @@ func (t *taskService) delete(ctx context.Context, r *message.DeleteRequest) (mes
 // connect answers for any id, also for one that is not (yet) served:
 // containerd uses it to see who is there.
 func (t *taskService) connect(ctx context.Context, r *message.ConnectRequest) (message.Message, error) {
-	if _, joins := ttrpcserver.MetadataOf(ctx)[bootstrap.JoinKey]; joins && !t.containers.expect(r.ID, joinLimit) {
-		return nil, ttrpcserver.ErrDrop
+	if _, joins := ttrpcserver.MetadataOf(ctx)[bootstrap.JoinKey]; joins {
+		if !t.containers.expect(r.ID, joinLimit) {
+			return nil, ttrpcserver.ErrDrop
+		}
+		graceperiod.Begin() // for the container that is to be created
 	}
 	response := &message.ConnectResponse{ShimPid: uint32(os.Getpid())}
 	if container, err := t.containers.get(r.ID); err == nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -106,7 +108,9 @@ func (b *bench) all() (failed error) {
 	if len(wanted) == 0 {
 		return errors.New("nothing is left to be measured (-list names what can be)")
 	}
-	b.findContenders()
+	if err := b.findContenders(); err != nil {
+		return err
+	}
 	if needsRoot {
 		if err := b.begin(); err != nil {
 			return err
@@ -192,6 +196,16 @@ func (b *bench) rounds(n int) iter.Seq[int] {
 			}
 		}
 	}
+}
+
+// shuffled is who is compared, in another order for each round: what runs first,
+// or after another one, may find caches colder or warmer. The orders are the same
+// in every run.
+func shuffled(all []contender, round int) []contender {
+	order := slices.Clone(all)
+	random := rand.New(rand.NewPCG(1, uint64(round)))
+	random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
 }
 
 // add keeps one sample.

@@ -10,8 +10,8 @@ func measureCPU(b *bench) error {
 	}
 	defer sink.Stop()
 	return adopting(func() error {
-		for range b.rounds(b.n.rounds) {
-			for _, c := range b.contenders {
+		for round := range b.rounds(b.n.rounds) {
+			for _, c := range shuffled(b.contenders, round) {
 				l, start, err := b.newLone(c, sink, []string{"true"})
 				if err != nil {
 					return err

@@ -39,8 +39,9 @@ func (r *running) execOnce(id string) (time.Duration, error) {
 
 func measureExec(b *bench) error {
 	return b.each(b.contenders, forever, func(all map[string]*running) error {
-		for range b.rounds(b.n.rounds) {
-			for _, c := range b.contenders {
+		for round := range b.rounds(b.n.rounds) {
+			for _, c := range shuffled(b.contenders, round) {
+				b.rest()
 				before, err := cpuOf(all[c.name].pid)
 				if err != nil {
 					return err

@@ -12,8 +12,8 @@ import (
 // children.
 func measureKill(b *bench) error {
 	return b.each(b.contenders, forever, func(all map[string]*running) error {
-		for range b.rounds(b.n.rounds) {
-			for _, c := range b.contenders {
+		for round := range b.rounds(b.n.rounds) {
+			for _, c := range shuffled(b.contenders, round) {
 				if err := b.kill(c, all[c.name]); err != nil {
 					return fmt.Errorf("%s: %w", c.name, err)
 				}

@@ -36,6 +36,7 @@ type settings struct {
 	only     *regexp.Regexp
 	part     bool // only says something
 	out, doc string
+	beside   string // path of another build of the shim
 	root     bool
 }
 
@@ -103,6 +104,7 @@ func parse(args []string) (s settings, list bool, err error) {
 	flags.StringVar(&s.form, "form", "full", "full, quick (under two minutes), or tiny (a few seconds, figures are of no use)")
 	flags.StringVar(&s.out, "out", "../build/bench", "folder of results.json")
 	flags.StringVar(&s.doc, "doc", "", "document whose tables are written")
+	flags.StringVar(&s.beside, "beside", "", "another build of the shim, which is measured beside the others")
 	flags.BoolVar(&list, "list", false, "list what is measured")
 	if err := flags.Parse(args); err != nil {
 		return s, false, err

@@ -16,8 +16,8 @@ func measureMetrics(b *bench) error {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
-		for range b.rounds(b.n.calls) {
-			for _, c := range b.contenders {
+		for round := range b.rounds(b.n.calls) {
+			for _, c := range shuffled(b.contenders, round) {
 				r := all[c.name]
 				before, err := cpuOf(r.pid)
 				if err != nil {

@@ -17,13 +17,14 @@ import (
 // one.
 const unifiedMount = "/sys/fs/cgroup"
 
-// joinCgroup puts the process into an existing cgroup, the option shim_cgroup:
-// on v2 into the one of that path, on v1 into each of that path that there is.
-// A cgroup that does not exist at all is errdefs.ErrNotFound.
+// joinCgroup puts this process into an existing cgroup, the option shim_cgroup:
+// on v2 into the one of that path, on v1 into each of that path that there is. The
+// daemon is started in it. A cgroup that does not exist at all is
+// errdefs.ErrNotFound.
 //
 // A few lines instead of the cgroups library, which is initialised only after
 // `start` has run.
-func joinCgroup(pid int, group string) error {
+func joinCgroup(group string) error {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
 		return fmt.Errorf("join cgroup %s: %w", group, err)
@@ -31,7 +32,7 @@ func joinCgroup(pid int, group string) error {
 	joined := false
 	for _, mount := range hierarchies {
 		procs := path.Join(mount, path.Join("/", group), "cgroup.procs")
-		err := writeExisting(procs, strconv.Itoa(pid))
+		err := writeExisting(procs, strconv.Itoa(os.Getpid()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -148,17 +148,12 @@ func (c Call) startDaemon(bundle oci.Bundle, listener int, p params, o oci.Optio
 			return process{}, err
 		}
 	}
-	daemon, err := c.spawn(string(bundle), listener, c.daemonArgs(c.Debug || p.debug), daemonEnv(os.Environ(), p.ttrpcAddress, c.ID))
-	if err != nil {
-		return process{}, err
-	}
 	if o.ShimCgroup != "" {
-		if err := joinCgroup(daemon.pid, o.ShimCgroup); err != nil {
-			daemon.kill()
+		if err := joinCgroup(o.ShimCgroup); err != nil {
 			return process{}, err
 		}
 	}
-	return daemon, nil
+	return c.spawn(string(bundle), listener, c.daemonArgs(c.Debug || p.debug), daemonEnv(os.Environ(), p.ttrpcAddress, c.ID))
 }
 
 // workingBundle is the bundle of a `start`: the working directory, unless the

@@ -12,6 +12,7 @@ package early
 import (
 	"os"
 
+	"github.com/cleatrun/cleat/oci/cgroup/graceperiod"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 )
@@ -28,7 +29,9 @@ func init() {
 	var done bool
 	switch call.Action {
 	case bootstrap.Serve:
-		arrival.Begin() // a program that takes over has no time to lose
+		if !arrival.Begin() { // a program that takes over has no time to lose
+			graceperiod.Begin() // for the container that is to be created
+		}
 		return
 	case bootstrap.Start:
 		done, err = start(call)

@@ -57,9 +57,13 @@ var (
 	given *Handed
 )
 
-// Begin does what has to be done at once, if there is anything. It is called by
-// an init function, on the process's first thread.
-func Begin() { begin.Do(arrive) }
+// Begin does what has to be done at once, if this program has replaced another
+// one, and tells whether it has. It is called by an init function, on the
+// process's first thread.
+func Begin() bool {
+	begin.Do(arrive)
+	return given != nil
+}
 
 // Get returns what was handed over, or nil.
 func Get() *Handed {
