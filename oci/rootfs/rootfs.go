@@ -1,5 +1,9 @@
 // Package rootfs mounts root filesystems, as containerd's snapshotters describe
-// them, by containerd's own mount package.
+// them, and unmounts them.
+//
+// What a description means is containerd's to say: its package core/mount is
+// the reference, and the tests mount the same by both. It is not imported here,
+// because every shim would keep what it brings along (docs/performance.md).
 package rootfs
 
 import (
@@ -8,14 +12,9 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/child"
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 )
 
 // Mount mounts all of mounts onto the bundle's rootfs, in order. When
@@ -24,13 +23,9 @@ func Mount(b oci.Bundle, mounts []oci.Mount) error {
 	if len(mounts) == 0 {
 		return nil
 	}
-	// Mount helpers (mount.fuse and the like) are children that the mount
-	// package waits for itself.
+	// Mount helpers and the holders of user namespaces are children that are
+	// waited for here.
 	defer child.Launching()()
-	all := make([]mount.Mount, len(mounts))
-	for i, m := range mounts {
-		all[i] = mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
-	}
 	rootfs := b.Rootfs()
 	if err := os.Mkdir(rootfs, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("mount rootfs: %w", err)
@@ -38,67 +33,40 @@ func Mount(b oci.Bundle, mounts []oci.Mount) error {
 	if err := refuseLink(rootfs); err != nil {
 		return fmt.Errorf("mount rootfs: %w", err)
 	}
-	if err := mount.All(all, rootfs); err != nil {
-		undo := mount.UnmountMounts(all, rootfs, unix.MNT_DETACH)
-		return errors.Join(fmt.Errorf("mount rootfs on %s: %w", rootfs, err), undo)
+	if err := mountAll(rootfs, mounts); err != nil {
+		return fmt.Errorf("mount rootfs on %s: %w", rootfs, err)
 	}
 	return nil
 }
 
-// patience is how long a busy mount is given to get free, in all: whoever looks
-// into every file system of the host is gone in a moment. containerd gives the
-// whole of a cleanup five seconds.
-const patience = time.Second
-
-// Unmount unmounts everything at and below path. What stays busy is
-// detached, so that the path can be removed; its last user frees it.
-func Unmount(path string) error {
-	// Helpers again.
-	defer child.Launching()()
-	if err := refuseLink(path); err != nil {
-		return fmt.Errorf("unmount rootfs: %w", err)
-	}
-	until := time.Now().Add(patience)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := unmountAll(path)
-		if err == nil {
-			return nil
+func mountAll(rootfs string, mounts []oci.Mount) (err error) {
+	var done undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, done.run())
 		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(until) {
-			break
+	}()
+	for _, m := range mounts {
+		point, err := beneath(rootfs, m.Target)
+		if err != nil {
+			return fmt.Errorf("find %q in the root filesystem: %w", m.Target, err)
 		}
-		time.Sleep(pause) // nothing tells when a mount can go
-	}
-	if err := mount.UnmountRecursive(path, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount rootfs %s: %w", path, err)
+		if err := mountOne(m, point, &done); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// unmountAll unmounts what was mounted last first, so that a mount that another
-// one hides comes when it can be reached again. It goes on after a failure.
-func unmountAll(path string) (failures error) {
-	path, err := mount.CanonicalizePath(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
-	if err != nil {
-		return err
-	}
-	for _, m := range slices.Backward(mounts) {
-		if strings.HasPrefix(m.FSType, "fuse") {
-			// Its daemon wants to be told, which is for a helper to do.
-			err = mount.Unmount(m.Mountpoint, unix.MNT_DETACH)
-		} else {
-			err = unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW)
-		}
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
-			failures = errors.Join(failures, fmt.Errorf("%s: %w", m.Mountpoint, err))
-		}
+// undo is what takes back the steps that were done, in their order.
+type undo []func() error
+
+func (u *undo) add(step func() error) { *u = append(*u, step) }
+
+// run takes back the last step first, and goes on after a failure.
+func (u undo) run() (failures error) {
+	for _, step := range slices.Backward(u) {
+		failures = errors.Join(failures, step())
 	}
 	return failures
 }

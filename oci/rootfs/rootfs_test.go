@@ -160,10 +160,16 @@ func TestMountThatFailsHalfWayIsUndone(t *testing.T) {
 		"no such source":       {Type: "bind", Source: "/nonexistent/source", Options: []string{"bind"}},
 		"no such type":         {Type: "no-such-fs", Source: "none"},
 		"no such target":       {Type: "tmpfs", Source: "tmpfs", Target: "no/such/folder"},
+		"below a file":         {Type: "tmpfs", Source: "tmpfs", Target: "file/below"},
+		"below a link to it":   {Type: "tmpfs", Source: "tmpfs", Target: "link"},
 		"not for this package": {Type: "bind", Source: "/", Options: []string{"X-containerd.something"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, dir := newBundle(t, "layer/etc")
+			write(t, filepath.Join(dir, "layer", "file"), "")
+			if err := os.Symlink("link", filepath.Join(dir, "layer", "link")); err != nil {
+				t.Fatal(err)
+			}
 			err := Mount(b, []oci.Mount{
 				{Type: "bind", Source: filepath.Join(dir, "layer"), Options: []string{"bind"}},
 				{Type: "tmpfs", Source: "tmpfs", Target: "etc"},
@@ -257,7 +263,7 @@ func TestRootfsThatIsAFileIsRefused(t *testing.T) {
 	}
 }
 
-// The helper of a FUSE mount is a child that containerd's package waits for,
+// The helper of a FUSE mount is a child that is waited for,
 // while children that nobody owns are reaped.
 func TestMountHelperKeepsItsExit(t *testing.T) {
 	b, dir := newBundle(t, "layer", "bin")

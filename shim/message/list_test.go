@@ -48,4 +48,6 @@ var one = []Message{
 	new(TaskCheckpointed),
 	new(CheckpointOptions),
 	new(ProcessDetails),
+	new(RuntimeInfo),
+	new(RuntimeVersion),
 }

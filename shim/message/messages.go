@@ -1806,3 +1806,104 @@ func (m *ProcessDetails) Read(b []byte) error {
 	}
 	return nil
 }
+
+// RuntimeInfo is containerd.types.RuntimeInfo.
+type RuntimeInfo struct {
+	Name_       string
+	Version     *RuntimeVersion
+	Options     *Any
+	Features    *Any
+	Annotations map[string]string
+}
+
+// Name is that of Message.
+func (*RuntimeInfo) Name() string { return "containerd.types.RuntimeInfo" }
+
+// Append is that of Message.
+func (m *RuntimeInfo) Append(b []byte) []byte {
+	b = wire.AppendText(b, 1, m.Name_)
+	if m.Version != nil {
+		b = wire.AppendMessage(b, 2, m.Version)
+	}
+	if m.Options != nil {
+		b = wire.AppendMessage(b, 3, m.Options)
+	}
+	if m.Features != nil {
+		b = wire.AppendMessage(b, 4, m.Features)
+	}
+	b = wire.AppendTexts(b, 5, m.Annotations)
+	return b
+}
+
+// Read is that of Message.
+func (m *RuntimeInfo) Read(b []byte) error {
+	for f, err := range wire.Fields(b) {
+		if err == nil {
+			switch f.Number {
+			case 1:
+				err = f.Text(&m.Name_)
+			case 2:
+				if f.IsMessage() {
+					if m.Version == nil {
+						m.Version = new(RuntimeVersion)
+					}
+					err = f.Message(m.Version)
+				}
+			case 3:
+				if f.IsMessage() {
+					if m.Options == nil {
+						m.Options = new(Any)
+					}
+					err = f.Message(m.Options)
+				}
+			case 4:
+				if f.IsMessage() {
+					if m.Features == nil {
+						m.Features = new(Any)
+					}
+					err = f.Message(m.Features)
+				}
+			case 5:
+				err = f.Texts(&m.Annotations)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RuntimeVersion is containerd.types.RuntimeVersion.
+type RuntimeVersion struct {
+	Version  string
+	Revision string
+}
+
+// Name is that of Message.
+func (*RuntimeVersion) Name() string { return "containerd.types.RuntimeVersion" }
+
+// Append is that of Message.
+func (m *RuntimeVersion) Append(b []byte) []byte {
+	b = wire.AppendText(b, 1, m.Version)
+	b = wire.AppendText(b, 2, m.Revision)
+	return b
+}
+
+// Read is that of Message.
+func (m *RuntimeVersion) Read(b []byte) error {
+	for f, err := range wire.Fields(b) {
+		if err == nil {
+			switch f.Number {
+			case 1:
+				err = f.Text(&m.Version)
+			case 2:
+				err = f.Text(&m.Revision)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -12,11 +12,9 @@ import (
 	"github.com/cleatrun/cleat/oci/driver"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/config"
+	"github.com/cleatrun/cleat/shim/message"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/cleatrun/cleat/shim/version"
-	"github.com/containerd/containerd/api/types"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // featuresType is the type under which containerd's clients look for the
@@ -43,26 +41,22 @@ func Info(call bootstrap.Call, stdin io.Reader, stdout, stderr io.Writer) error 
 		fmt.Fprintf(stderr, "options of the type %s are not for this shim, and ignored\n", m.TypeURL)
 	}
 	release, revision := version.Get()
-	info := &types.RuntimeInfo{
-		Name:    options.RuntimeName(call.InvokedAs),
-		Version: &types.RuntimeVersion{Version: release, Revision: revision},
+	info := &message.RuntimeInfo{
+		Name_:   options.RuntimeName(call.InvokedAs),
+		Version: &message.RuntimeVersion{Version: release, Revision: revision},
 	}
 	if m.TypeURL != "" {
-		info.Options = &anypb.Any{TypeUrl: m.TypeURL, Value: m.Value}
+		info.Options = &message.Any{TypeUrl: m.TypeURL, Value: m.Value}
 	}
 	runtime := driver.New("", "", said.Settings(call.InvokedAs).Runtime)
 	if info.Features, err = runtimeFeatures(runtime); err != nil {
 		return err
 	}
-	data, err := proto.Marshal(info)
-	if err != nil {
-		return fmt.Errorf("write runtime info: %w", err)
-	}
-	_, err = stdout.Write(data)
+	_, err = stdout.Write(info.Append(nil))
 	return err
 }
 
-func runtimeFeatures(runtime *driver.Runtime) (*anypb.Any, error) {
+func runtimeFeatures(runtime *driver.Runtime) (*message.Any, error) {
 	path, err := runtime.LookPath()
 	if err != nil {
 		return nil, err
@@ -76,5 +70,5 @@ func runtimeFeatures(runtime *driver.Runtime) (*anypb.Any, error) {
 	if err != nil {
 		return nil, nil // it knows no such command
 	}
-	return &anypb.Any{TypeUrl: featuresType, Value: document}, nil
+	return &message.Any{TypeUrl: featuresType, Value: document}, nil
 }

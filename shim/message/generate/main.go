@@ -9,6 +9,7 @@ import (
 	"go/format"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	_ "github.com/containerd/containerd/api/events"
@@ -59,6 +60,7 @@ var roots = []protoreflect.FullName{
 	"containerd.events.TaskCheckpointed",
 	"containerd.runc.v1.CheckpointOptions",
 	"containerd.runc.v1.ProcessDetails",
+	"containerd.types.RuntimeInfo",
 }
 
 func main() {
@@ -186,6 +188,9 @@ func (g *generator) enum(e protoreflect.EnumDescriptor) {
 	g.line(")")
 }
 
+// methods of a message, whose names no field can have.
+var methods = []string{"Name", "Append", "Read"}
+
 type field struct {
 	protoreflect.FieldDescriptor
 	name string // in Go
@@ -200,6 +205,9 @@ func fieldsOf(m protoreflect.MessageType) (fields []field, err error) {
 		for part := range strings.SplitSeq(of.Field(i).Tag.Get("protobuf"), ",") {
 			if name, ok := strings.CutPrefix(part, "name="); ok {
 				names[name] = of.Field(i).Name
+				if slices.Contains(methods, names[name]) {
+					names[name] += "_" // as protoc-gen-go does
+				}
 			}
 		}
 	}
