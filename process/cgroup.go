@@ -132,8 +132,8 @@ func (c *Container) PIDs() (map[int]string, error) {
 	return known, nil
 }
 
-// Stats of the container's cgroup, as cgroups/v3 has them.
-func (c *Container) Stats() (any, error) {
+// Stats of the container's cgroup.
+func (c *Container) Stats() (*cgroup.Sample, error) {
 	c.mu.Lock()
 	group := c.cgroup
 	c.mu.Unlock()

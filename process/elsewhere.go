@@ -22,7 +22,7 @@ import (
 func (c *Container) elsewhere() bool { return c.options.Processes == oci.ElsewhereProcesses }
 
 // remoteStats are what the runtime says, in the form of this host's cgroups.
-func (c *Container) remoteStats() (any, error) {
+func (c *Container) remoteStats() (*cgroup.Sample, error) {
 	stats, err := c.runtime.Stats(context.Background(), c.ID)
 	if err != nil {
 		return nil, fmt.Errorf("statistics of container %s: %w", c.ID, err)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
-	"github.com/cleatrun/cleat/oci/cgroup"
 	"github.com/cleatrun/cleat/oci/cgroup/graceperiod"
 	"github.com/cleatrun/cleat/oci/handover"
 	"github.com/cleatrun/cleat/process"
@@ -308,11 +307,7 @@ func (t *taskService) stats(_ context.Context, r *message.StatsRequest) (message
 	if err != nil {
 		return nil, err
 	}
-	name, encoded, err := cgroup.Encode(stats)
-	if err != nil {
-		return nil, fmt.Errorf("statistics of container %s: %w", r.ID, err)
-	}
-	return &message.StatsResponse{Stats: &message.Any{TypeUrl: name, Value: encoded}}, nil
+	return &message.StatsResponse{Stats: &message.Any{TypeUrl: stats.Message, Value: stats.Encoded}}, nil
 }
 
 func (t *taskService) delete(ctx context.Context, r *message.DeleteRequest) (message.Message, error) {

@@ -2,13 +2,15 @@
 // processes are in it, how to end them all, and whether the kernel killed any
 // of them for want of memory.
 //
-// Statistics come from github.com/containerd/cgroups/v3. What that library does
-// not have is read and written here by hand: the OOM counters and their live
-// watch, process lists that bear groups vanishing under them, and a kill that
-// is bounded and cannot hit a stranger.
+// Statistics are, field by field, those of github.com/containerd/cgroups/v3, which
+// the tests ask for them. Its readers are not used: they are slower, and bring
+// much that a shim would keep in memory for as long as it lives. What that library
+// does not have are the live watch of the OOM counters, process lists that bear
+// groups vanishing under them, and a kill that is bounded and cannot hit a
+// stranger.
 //
 // This file holds the Group itself: where its directories are, and its state as
-// plain data. stat.go reads usage, procs.go lists processes, kill.go ends them,
+// plain data. stat.go, stat1.go and stat2.go read usage, procs.go lists processes, kill.go ends them,
 // oom.go and watch.go tell about OOM kills, hierarchy.go finds the mounts,
 // handover.go takes a Group to another program of this process.
 package cgroup
@@ -19,10 +21,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
-	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
@@ -70,18 +71,12 @@ type Group struct {
 	root  string
 	paths map[string]string
 
-	v1 cgroup1.Cgroup   // V1 only
-	v2 *cgroup2.Manager // V2 only
-
 	oom oomCounter
 
 	mu     sync.Mutex // protects what follows
-	sample any        // last result of Stat, never changed once stored
+	sample *Sample    // last result of Stat, never changed once stored
 	watch  *watch
 	closed bool
-
-	// unloaded tells that v1 or v2 is not there yet: see Inherit.
-	unloaded bool
 }
 
 // Load finds the cgroup of the process pid from /proc/<pid>/cgroup and opens
@@ -124,7 +119,7 @@ func Restore(s State) (*Group, error) {
 		return nil, fmt.Errorf("restore cgroup: %w", err)
 	}
 	g.oom.restore(s.OOM)
-	g.sample, err = unmarshalSample(s.Mode, s.Sample)
+	g.sample, err = sampleOf(s.Mode, s.Sample)
 	if err != nil {
 		g.Close()
 		return nil, fmt.Errorf("restore cgroup: %w", err)
@@ -139,7 +134,7 @@ func open(s State) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = g.load()
+	err = g.there()
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
@@ -155,44 +150,43 @@ func describe(s State) (*Group, error) {
 	return &Group{mode: s.Mode, root: s.Root, paths: s.Paths}, nil
 }
 
-// load makes the library's part of the Group. When the cgroup is gone the error
+// there finds out whether the cgroup is: on V1 in any hierarchy that has
+// statistics, or in any at all if it is in none of these. When it is gone the error
 // is errdefs.ErrNotFound.
-func (g *Group) load() error {
+func (g *Group) there() error {
 	if g.mode == V2 {
-		return g.openV2()
-	}
-	return g.openV1()
-}
-
-func (g *Group) openV1() error {
-	subsystems, err := v1Hierarchy(g.root, g.paths)
-	if err != nil {
-		return err
-	}
-	path := func(name cgroup1.Name) (string, error) {
-		if p, ok := g.paths[string(name)]; ok {
-			return p, nil
+		if err := g.checkPath(); err != nil {
+			return err
 		}
-		return "", cgroup1.ErrControllerNotActive
-	}
-	g.v1, err = cgroup1.Load(path, cgroup1.WithHierarchy(subsystems), func(c *cgroup1.InitConfig) error {
-		c.InitCheck = cgroup1.AllowAny
+		if _, err := os.Lstat(g.dir("")); isGone(err) {
+			return g.goneError()
+		}
 		return nil
-	})
-	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
-		return fmt.Errorf("cgroup %s is gone: %w", g.paths[g.procsController()], errdefs.ErrNotFound)
 	}
-	return err
+	known := false
+	for _, c := range counted {
+		if dir := g.dir(c.name); dir != "" {
+			known = true
+			if _, err := os.Lstat(dir); !isGone(err) {
+				return err
+			}
+		}
+	}
+	if !known {
+		for c := range g.paths {
+			if _, err := os.Lstat(g.dir(c)); !isGone(err) {
+				return err
+			}
+		}
+	}
+	return g.goneError()
 }
 
-func (g *Group) openV2() error {
-	m, err := cgroup2.Load(g.paths[""], cgroup2.WithMountpoint(g.root))
-	if err != nil {
-		return fmt.Errorf("cgroup path %q: %w: %w", g.paths[""], err, errdefs.ErrInvalidArgument)
-	}
-	g.v2 = m
-	if _, err := os.Lstat(g.dir("")); isGone(err) {
-		return fmt.Errorf("cgroup %s is gone: %w", g.paths[""], errdefs.ErrNotFound)
+// checkPath refuses what cannot be the path of a group on V2.
+func (g *Group) checkPath() error {
+	path := g.paths[""]
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.HasPrefix(path, unifiedMount) {
+		return fmt.Errorf("cgroup path %q: %w", path, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -208,7 +202,7 @@ func (g *Group) State() State {
 		Root:    g.root,
 		Paths:   g.paths,
 		OOM:     g.oom.state(),
-		Sample:  marshalSample(sample),
+		Sample:  sample.encoded(),
 		Watched: watched,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/cleatrun/cleat/oci/handover"
-	"github.com/containerd/errdefs"
 )
 
 // HoldWatch ends the goroutine of a watch, so that nobody is notified, and waits
@@ -55,8 +54,7 @@ func Inherit(s State, files *handover.Inherited) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore cgroup: %w", err)
 	}
-	g.unloaded = true
-	if g.sample, err = unmarshalSample(s.Mode, s.Sample); err != nil {
+	if g.sample, err = sampleOf(s.Mode, s.Sample); err != nil {
 		return nil, fmt.Errorf("restore cgroup: %w", err)
 	}
 	c := &g.oom
@@ -73,19 +71,4 @@ func Inherit(s State, files *handover.Inherited) (*Group, error) {
 	}
 	c.restore(s.OOM)
 	return g, nil
-}
-
-// loadLate is load for a Group that was inherited. That the cgroup is gone is no
-// error: what needs it will see that.
-func (g *Group) loadLate() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.unloaded {
-		return nil
-	}
-	if err := g.load(); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	g.unloaded = false
-	return nil
 }

@@ -6,7 +6,6 @@ package cgroup
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,7 +15,6 @@ import (
 	"sync"
 
 	"github.com/containerd/cgroups/v3"
-	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +22,7 @@ import (
 const unifiedMount = "/sys/fs/cgroup"
 
 // v1Mounts are the mounted v1 hierarchies of this mount namespace. They are
-// read once: the library reads mountinfo once for each controller and each
-// Load, which on a node with hundreds of containers is megabytes of text.
+// read once: on a node with hundreds of containers mountinfo is megabytes of text.
 type v1Mounts struct {
 	root string
 	// tops are the cgroups that are mounted, by controller: "/" on a host,
@@ -212,40 +209,4 @@ func stateV2(root, path string) (State, error) {
 	// A process whose cgroup was removed while it was a zombie.
 	path = strings.TrimSuffix(path, " (deleted)")
 	return State{Mode: V2, Root: root, Paths: map[string]string{"": filepath.Join("/", path)}}, nil
-}
-
-// v1Hierarchy gives the library the controllers that have statistics, as far
-// as the group has them. The others would only cost an lstat and a goroutine.
-func v1Hierarchy(root string, paths map[string]string) (cgroup1.Hierarchy, error) {
-	all := []cgroup1.Subsystem{
-		cgroup1.NewPids(root),
-		cgroup1.NewCpu(root),
-		cgroup1.NewCpuacct(root),
-		cgroup1.NewMemory(root, cgroup1.OptionalSwap()),
-		cgroup1.NewBlkio(root),
-		cgroup1.NewRdma(root),
-	}
-	if _, ok := paths["hugetlb"]; ok {
-		h, err := cgroup1.NewHugetlb(root)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("sizes of huge pages: %w", err)
-		}
-		if err == nil {
-			all = append(all, h)
-		}
-	}
-	var active []cgroup1.Subsystem
-	for _, s := range all {
-		if _, ok := paths[string(s.Name())]; ok {
-			active = append(active, s)
-		}
-	}
-	if len(active) == 0 {
-		// Load must have one to look at, or it takes the group for deleted.
-		for name := range paths {
-			active = append(active, cgroup1.NewNamed(root, cgroup1.Name(name)))
-			break
-		}
-	}
-	return func() ([]cgroup1.Subsystem, error) { return active, nil }, nil
 }

@@ -58,6 +58,16 @@ var childJobs = map[string]func(arg string){
 		ready()
 		sleep()
 	},
+	// write writes to a disk, if the file is on one.
+	"write": func(path string) {
+		f, err := os.Create(path)
+		if err == nil {
+			f.Write(touch(1 << 20))
+			f.Sync()
+		}
+		ready()
+		sleep()
+	},
 	// eat takes memory until it is killed.
 	"eat": func(string) { eat() },
 	// parent has a child that eats, survives it, tells so, and goes on.

@@ -1,24 +1,31 @@
 package cgroup
 
-// This file reads what a group uses, in the two message types that containerd's
+// This file tells what a group uses, in the two messages that containerd's
 // metrics plugin, CRI and moby decode.
 
 import (
-	"errors"
 	"fmt"
-	"os"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/cleatrun/cleat/oci/cgroup/metrics1"
+	"github.com/cleatrun/cleat/oci/cgroup/metrics2"
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
 )
 
-// Stat returns a *cgroup1/stats.Metrics on V1, a *cgroup2/stats.Metrics on V2.
-// A controller that the group does not have is missing in it. When the cgroup
-// is gone it returns the last sample, or errdefs.ErrNotFound if none was ever
-// taken. The result is shared: read it, do not change it.
-func (g *Group) Stat() (any, error) {
+// Sample is what a group uses at one time.
+type Sample struct {
+	// Message is the full name of the message: metrics1.Name on V1,
+	// metrics2.Name on V2.
+	Message string
+	// Encoded is its wire format.
+	Encoded []byte
+}
+
+// Stat reads what the group uses. A controller that the group does not have is
+// missing in it. When the cgroup is gone it returns the last sample, or
+// errdefs.ErrNotFound if none was ever taken. The result is shared: read it, do
+// not change it.
+func (g *Group) Stat() (*Sample, error) {
 	sample, err := g.read()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -32,90 +39,55 @@ func (g *Group) Stat() (any, error) {
 	return nil, fmt.Errorf("read cgroup statistics: %w", err)
 }
 
-func (g *Group) read() (any, error) {
-	if err := g.loadLate(); err != nil {
-		return nil, err
-	}
+func (g *Group) read() (*Sample, error) {
 	if g.mode == V2 {
-		return g.readV2()
-	}
-	return g.readV1()
-}
-
-// counted are the V1 controllers that have a part in a sample.
-var counted = []string{"memory", "pids", "cpuacct", "cpu", "blkio", "rdma", "hugetlb"}
-
-func (g *Group) readV1() (*stats1.Metrics, error) {
-	if g.v1 == nil {
-		return nil, g.goneError()
-	}
-	m, err := g.v1.Stat(func(err error) error {
-		if isGone(err) || errors.Is(err, os.ErrPermission) {
-			return nil
+		m, err := g.readV2()
+		if err != nil {
+			return nil, err
 		}
-		return err
-	})
+		return sample2(m), nil
+	}
+	m, err := g.readV1()
 	if err != nil {
 		return nil, err
 	}
-	// The hierarchies are removed one after the other. A sample of what is left
-	// half-way would hide the last whole one. If all are still there now, they
-	// were while they were read.
-	for _, c := range counted {
-		if dir := g.dir(c); dir != "" {
-			if _, err := os.Lstat(dir); isGone(err) {
-				return nil, g.goneError()
-			}
-		}
-	}
-	return m, nil
-}
-
-func (g *Group) readV2() (*stats2.Metrics, error) {
-	m, err := g.v2.Stat()
-	if err != nil && !isGone(err) {
-		return nil, err
-	}
-	// The library answers zeros for files that do not exist.
-	if _, lerr := os.Lstat(g.dir("")); isGone(lerr) {
-		return nil, g.goneError()
-	}
-	return m, err
+	return sample1(m), nil
 }
 
 func (g *Group) goneError() error {
 	return fmt.Errorf("cgroup %s does not exist: %w", g.paths[g.procsController()], errdefs.ErrNotFound)
 }
 
-// Encode makes the wire form of what Stat or OfRuntime has returned, and tells
-// the name of its message.
-func Encode(sample any) (name string, encoded []byte, err error) {
-	m, ok := sample.(proto.Message)
-	if !ok {
-		return "", nil, fmt.Errorf("statistics are a %T: %w", sample, errdefs.ErrInternal)
-	}
-	encoded, err = proto.Marshal(m)
-	return string(m.ProtoReflect().Descriptor().FullName()), encoded, err
+// encodedSize has room for what most samples take.
+const encodedSize = 512
+
+func sample1(m *metrics1.Metrics) *Sample {
+	return &Sample{Message: metrics1.Name, Encoded: m.Append(make([]byte, 0, encodedSize))}
 }
 
-func marshalSample(sample any) []byte {
-	if sample == nil {
+func sample2(m *metrics2.Metrics) *Sample {
+	return &Sample{Message: metrics2.Name, Encoded: m.Append(make([]byte, 0, encodedSize))}
+}
+
+// encoded is nil if there is no sample.
+func (s *Sample) encoded() []byte {
+	if s == nil {
 		return nil
 	}
-	_, encoded, _ := Encode(sample) // cannot fail with messages made by this package
-	return encoded
+	return s.Encoded
 }
 
-func unmarshalSample(mode Mode, b []byte) (any, error) {
-	if b == nil {
+// sampleOf is that of a State.
+func sampleOf(mode Mode, encoded []byte) (*Sample, error) {
+	if encoded == nil {
 		return nil, nil
 	}
-	var m proto.Message = &stats1.Metrics{}
-	if mode == V2 {
-		m = &stats2.Metrics{}
-	}
-	if err := proto.Unmarshal(b, m); err != nil {
+	if err := wire.Skip(encoded); err != nil {
 		return nil, fmt.Errorf("last sample: %w", err)
 	}
-	return m, nil
+	s := &Sample{Message: metrics1.Name, Encoded: encoded}
+	if mode == V2 {
+		s.Message = metrics2.Name
+	}
+	return s, nil
 }

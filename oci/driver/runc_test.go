@@ -18,11 +18,14 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
+	"github.com/cleatrun/cleat/oci/cgroup/metrics1"
+	"github.com/cleatrun/cleat/oci/cgroup/metrics2"
 	"github.com/cleatrun/cleat/oci/child"
 	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 )
 
 // real is one container of the real runc.
@@ -310,13 +313,13 @@ func memoryLimit(t testing.TB, pid int) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch m := s.(type) {
-	case *stats1.Metrics:
-		return m.Memory.GetUsage().GetLimit()
-	case *stats2.Metrics:
-		return m.Memory.GetUsageLimit()
+	var v1 stats1.Metrics
+	var v2 stats2.Metrics
+	m := map[string]proto.Message{metrics1.Name: &v1, metrics2.Name: &v2}[s.Message]
+	if err := proto.Unmarshal(s.Encoded, m); err != nil {
+		t.Fatal(err)
 	}
-	return 0
+	return max(v1.Memory.GetUsage().GetLimit(), v2.Memory.GetUsageLimit())
 }
 
 // Processes that end before anybody knows their pid.

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cleatrun/cleat/shim/wire"
+	"github.com/cleatrun/cleat/oci/wire"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 )

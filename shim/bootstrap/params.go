@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/cleatrun/cleat/shim/options"
-	"github.com/cleatrun/cleat/shim/wire"
 	"github.com/containerd/errdefs"
 )
 

@@ -8,9 +8,8 @@ import (
 	"net"
 	"strings"
 
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/cleatrun/cleat/shim/message"
-	"github.com/cleatrun/cleat/shim/wire"
-	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -107,19 +106,26 @@ func (c *connection) read() (kind byte, stream uint32, data []byte, err error) {
 	return header[8], binary.BigEndian.Uint32(header[4:]), data, err
 }
 
-// refusal is what containerd says instead of taking an event.
+// refusal is what containerd says instead of taking an event. The code is one of
+// gRPC's (google/rpc/code.proto); their package would bring gRPC's log with it.
 type refusal struct {
-	code    codes.Code
+	code    uint32
 	message string
 }
 
-func (r *refusal) Error() string { return fmt.Sprintf("%s (%s)", r.message, r.code) }
+const (
+	codeOK              = 0
+	codeInvalidArgument = 3
+	codeUnimplemented   = 12
+)
+
+func (r *refusal) Error() string { return fmt.Sprintf("%s (code %d)", r.message, r.code) }
 
 // refused tells errors by which containerd says that it will never take the
 // event. Any other may be over the next time.
 func refused(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && (r.code == codes.InvalidArgument || r.code == codes.Unimplemented)
+	return errors.As(err, &r) && (r.code == codeInvalidArgument || r.code == codeUnimplemented)
 }
 
 // answerOf reads a ttrpc.Response, whose first field is a google.rpc.Status. None
@@ -134,7 +140,7 @@ func answerOf(data []byte) error {
 		if err == nil {
 			switch f.Number {
 			case 1:
-				f.Uint32((*uint32)(&r.code))
+				f.Uint32(&r.code)
 			case 2:
 				err = f.Text(&r.message)
 			}
@@ -143,7 +149,7 @@ func answerOf(data []byte) error {
 			return fmt.Errorf("the answer is not ttrpc: %w", err)
 		}
 	}
-	if r.code == codes.OK {
+	if r.code == codeOK {
 		return nil
 	}
 	return r

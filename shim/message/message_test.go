@@ -177,8 +177,11 @@ func TestTimesAreSentAsTheyAre(t *testing.T) {
 
 // The files are what the descriptors of the module's version of containerd say.
 func TestMessagesAreUpToDate(t *testing.T) {
-	dir := t.TempDir()
-	program := dir + "/generate"
+	top := t.TempDir()
+	program, dir := top+"/generate", top+"/shim/message"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "no_grpc", "-o", program, "./generate").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -187,7 +190,7 @@ func TestMessagesAreUpToDate(t *testing.T) {
 	if out, err := generate.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"messages.go", "list_test.go"} {
+	for _, name := range []string{"messages.go", "list_test.go", "../../oci/cgroup/metrics1/messages.go", "../../oci/cgroup/metrics2/messages.go"} {
 		want, err := os.ReadFile(dir + "/" + name)
 		if err != nil {
 			t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cleatrun/cleat/shim/wire"
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/containerd/errdefs"
 )
 

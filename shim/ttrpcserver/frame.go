@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cleatrun/cleat/shim/wire"
+	"github.com/cleatrun/cleat/oci/wire"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 

@@ -1,6 +1,10 @@
 package wire
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
 
 // This file writes fields. Those that have their zero value are left out, as
 // proto3 does, but not elements of a list.
@@ -16,6 +20,14 @@ func AppendText(b []byte, number protowire.Number, v string) []byte {
 // AppendElement adds a text that is one of a list.
 func AppendElement(b []byte, number protowire.Number, v string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), v)
+}
+
+// AppendElements adds a list of texts.
+func AppendElements(b []byte, number protowire.Number, list []string) []byte {
+	for _, v := range list {
+		b = AppendElement(b, number, v)
+	}
+	return b
 }
 
 // AppendBytes adds bytes.
@@ -54,9 +66,45 @@ func AppendBool(b []byte, number protowire.Number, v bool) []byte {
 	return AppendUint64(b, number, protowire.EncodeBool(v))
 }
 
+// AppendDouble adds a number. It has its zero value with all bits zero only.
+func AppendDouble(b []byte, number protowire.Number, v float64) []byte {
+	bits := math.Float64bits(v)
+	if bits == 0 {
+		return b
+	}
+	return protowire.AppendFixed64(protowire.AppendTag(b, number, protowire.Fixed64Type), bits)
+}
+
+// AppendUint64s adds a list of numbers, packed as proto3 does.
+func AppendUint64s(b []byte, number protowire.Number, list []uint64) []byte {
+	if len(list) == 0 {
+		return b
+	}
+	size := 0
+	for _, v := range list {
+		size += protowire.SizeVarint(v)
+	}
+	b = protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(size))
+	for _, v := range list {
+		b = protowire.AppendVarint(b, v)
+	}
+	return b
+}
+
 // AppendMessage adds a message, which may be empty.
 func AppendMessage(b []byte, number protowire.Number, m interface{ Append([]byte) []byte }) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), m.Append(nil))
+	b = append(protowire.AppendTag(b, number, protowire.BytesType), 0)
+	start := len(b)
+	b = m.Append(b)
+	size := len(b) - start
+	// Most messages are short, and have one byte for their length.
+	if more := protowire.SizeVarint(uint64(size)) - 1; more > 0 {
+		var space [9]byte
+		b = append(b, space[:more]...)
+		copy(b[start+more:], b[start:start+size])
+	}
+	protowire.AppendVarint(b[:start-1], uint64(size))
+	return b
 }
 
 // AppendTexts adds a map, in no order.

@@ -1,6 +1,6 @@
-// Package wire reads the fields of small protobuf messages one by one, for
-// code that runs before the generated types are initialised. It accepts and
-// refuses what google.golang.org/protobuf/proto does.
+// Package wire reads and writes protobuf messages field by field, for code that
+// does without the protobuf runtime. It accepts, refuses and writes what
+// google.golang.org/protobuf/proto does.
 package wire
 
 import (
