@@ -20,7 +20,7 @@ import (
 func fill(t testing.TB, r *rand.Rand, ours, theirs reflect.Value) {
 	t.Helper()
 	for i := range ours.NumField() {
-		field, other := ours.Field(i), theirs.FieldByName(ours.Type().Field(i).Name)
+		field, other := ours.Field(i), theirs.FieldByName(strings.TrimSuffix(ours.Type().Field(i).Name, "_"))
 		if !other.IsValid() {
 			t.Fatalf("%s has no field %s", theirs.Type(), ours.Type().Field(i).Name)
 		}
