@@ -35,6 +35,16 @@ func (p *pod) run(name string, args []string, options ...containerOption) *conta
 // create creates a container. Its namespaces are as the pod's options say.
 func (p *pod) create(name string, args []string, options ...containerOption) *container {
 	p.t.Helper()
+	c, err := p.tryCreate(name, args, options...)
+	if err != nil {
+		p.t.Fatalf("create container %s: %v", name, err)
+	}
+	return c
+}
+
+// tryCreate creates a container, which may be refused.
+func (p *pod) tryCreate(name string, args []string, options ...containerOption) (*container, error) {
+	p.t.Helper()
 	c := &container{p: p, config: &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: name},
 		Image:    &cri.ImageSpec{Image: image.Name},
@@ -50,11 +60,11 @@ func (p *pod) create(name string, args []string, options ...containerOption) *co
 	}
 	answer, err := p.runtime().CreateContainer(p.ctx, &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c.config, SandboxConfig: p.config})
 	if err != nil {
-		p.t.Fatalf("create container %s: %v", name, err)
+		return nil, err
 	}
 	c.id = answer.ContainerId
 	p.names = append(p.names, c.id)
-	return c
+	return c, nil
 }
 
 func (c *container) name() string { return c.config.Metadata.Name }

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +30,10 @@ import (
 // test, the shim of this repository when it is not set.
 const envRuntime = "CLEAT_TEST_RUNTIME"
 
-const ourRuntime = "io.containerd.cleat.v2"
+const (
+	ourRuntime   = "io.containerd.cleat.v2"
+	stockRuntime = "io.containerd.runc.v2" // the shim of the same release of containerd
+)
 
 // The runtime handlers of the tests' containerds. They are two ways to say the
 // same.
@@ -118,11 +123,18 @@ func setUp(files *place.Place) error {
 	return image.WriteFile(pause, pauseImage, pauseFile)
 }
 
+// shimProgram is that of the runtime under test.
+func shimProgram() string {
+	if runtimeName == stockRuntime {
+		return programs.StockShim
+	}
+	name := strings.Split(strings.TrimPrefix(runtimeName, "io.containerd."), ".")
+	return filepath.Join(programs.Dir, "containerd-shim-"+strings.Join(name, "-"))
+}
+
 // handlers is the configuration of the runtimes under test.
 func handlers() string {
-	name := strings.Split(strings.TrimPrefix(runtimeName, "io.containerd."), ".")
-	shim := programs.Dir + "/containerd-shim-" + strings.Join(name, "-")
-	runtimePath := fmt.Sprintf("runtime_path = %q", shim)
+	runtimePath := fmt.Sprintf("runtime_path = %q", shimProgram())
 	if programs.Release.Older("1.7") {
 		runtimePath = "" // it has no such key: the shim is the drop-in (config)
 	}
@@ -141,8 +153,8 @@ func handlers() string {
 // config is what a containerd of the tests is made from.
 func config() daemon.Config {
 	var path []string
-	if programs.Release.Older("1.7") {
-		path = append(path, dropIn)
+	if programs.Release.Older("1.7") || runtimeName == stockRuntime {
+		path = append(path, dropIn) // before the folder with the newest's own shim
 	}
 	return daemon.Config{
 		Tools:   programs,
@@ -185,4 +197,15 @@ func endShared() error {
 		err = fmt.Errorf("after all tests there still is:\n  %s", strings.Join(left, "\n  "))
 	}
 	return errors.Join(err, d.Remove())
+}
+
+// cannot ends a test because containerd has refused what it is about. That is a
+// failure unless this release is known to, in words that match a pattern.
+func cannot(t *testing.T, known string, refusal error) {
+	t.Helper()
+	words := regexp.MustCompile(known).FindString(refusal.Error())
+	if known == "" || words == "" {
+		t.Fatalf("containerd, known to refuse with %q, says %v", known, refusal)
+	}
+	t.Skip(tools.Cannot + words)
 }

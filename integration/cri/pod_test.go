@@ -40,13 +40,22 @@ type podOption func(*cri.PodSandboxConfig)
 func runPod(t *testing.T, d *daemon.Daemon, handler, name string, options ...podOption) *pod {
 	t.Helper()
 	p := newPod(t, d, name, options...)
+	if err := p.tryRun(handler); err != nil {
+		t.Fatalf("run pod %s: %v", name, err)
+	}
+	return p
+}
+
+// tryRun runs a pod, which may be refused.
+func (p *pod) tryRun(handler string) error {
+	p.t.Helper()
 	answer, err := p.runtime().RunPodSandbox(p.ctx, &cri.RunPodSandboxRequest{Config: p.config, RuntimeHandler: handler})
 	if err != nil {
-		t.Fatalf("run pod %s: %v", name, err)
+		return err
 	}
 	p.id = answer.PodSandboxId
 	p.names = append(p.names, p.id)
-	return p
+	return nil
 }
 
 // newPod is what runPod asks containerd for.
@@ -67,10 +76,18 @@ func newPod(t *testing.T, d *daemon.Daemon, name string, options ...podOption) *
 	for _, option := range options {
 		option(p.config)
 	}
-	// containerd learns of an image that is imported only in a while.
-	images := cri.NewImageServiceClient(conn(t, d))
-	eventually(t, func() error {
-		for _, name := range []string{image.Name, pauseImage} {
+	p.knows(image.Name, pauseImage)
+	t.Cleanup(p.cleanup)
+	return p
+}
+
+// knows waits until containerd has learnt of imported images, which is only in a
+// while.
+func (p *pod) knows(names ...string) {
+	p.t.Helper()
+	images := cri.NewImageServiceClient(conn(p.t, p.d))
+	eventually(p.t, func() error {
+		for _, name := range names {
 			status, err := images.ImageStatus(p.ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
 			if err == nil && status.Image == nil {
 				err = fmt.Errorf("containerd does not know the image %s yet", name)
@@ -81,8 +98,6 @@ func newPod(t *testing.T, d *daemon.Daemon, name string, options ...podOption) *
 		}
 		return nil
 	})
-	t.Cleanup(p.cleanup)
-	return p
 }
 
 // own gives the pod a network of its own.

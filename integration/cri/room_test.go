@@ -71,7 +71,7 @@ func runInRoom() int {
 // installed is where `make install` puts the shim.
 const installed = "/usr/local/bin"
 
-// dropIn is a folder with the shim under the name of containerd's own.
+// dropIn is a folder with the shim under test by the name of containerd's own.
 const dropIn = "/run/drop-in"
 
 // networks is the folder of CNI's configuration, in the room.
@@ -113,7 +113,7 @@ func furnish() error {
 			return err
 		}
 	}
-	if err := os.Symlink(programs.Shim, filepath.Join(dropIn, "containerd-shim-runc-v2")); err != nil {
+	if err := os.Symlink(shimProgram(), filepath.Join(dropIn, "containerd-shim-runc-v2")); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(networks, "pods.conflist"), []byte(bridge), 0o644); err != nil {

@@ -6,6 +6,7 @@ package tools
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,6 +53,11 @@ func Chosen() (Containerd, error) {
 	}
 	return Containerd{}, fmt.Errorf("%s=%s: there is no such release", EnvContainerd, name)
 }
+
+// Cannot begins what a test says that ends early because the release of containerd
+// has just shown, in its own words or by what it did, that it does not do what
+// the test is about.
+const Cannot = "this containerd cannot: "
 
 // Packaged are those that need not be built.
 func Packaged() []Containerd {
@@ -117,7 +123,8 @@ func EnsureContainerd(ctx context.Context, progress io.Writer, c Containerd) err
 
 // ensurePackaged makes scripts that run the programs beside Docker in a release
 // of Debian, by the loader and the libraries of that release. The stock shim
-// runs itself again by /proc/self/exe, which would be the loader: it has none.
+// runs itself again by /proc/self/exe, which would be the loader: it has a link
+// instead, and works where this machine's C library is not older.
 func ensurePackaged(ctx context.Context, progress io.Writer, c Containerd) error {
 	tree, err := EnsureDocker(ctx, progress, c.Debian)
 	if err != nil {
@@ -138,7 +145,11 @@ func ensurePackaged(ctx context.Context, progress io.Writer, c Containerd) error
 			return err
 		}
 	}
-	return nil
+	shim := filepath.Join(dir, "containerd-shim-runc-v2")
+	if err := os.Remove(shim); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(filepath.Join("..", from, "usr", "bin", filepath.Base(shim)), shim)
 }
 
 // packagedScript finds the tree beside its own folder, wherever that is.
