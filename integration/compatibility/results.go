@@ -14,6 +14,13 @@ import (
 type result struct {
 	Outcome string // pass, fail or skip; "" if it did not end
 	Output  string
+	Runs    int
+	Failed  int // of these; one is enough for Outcome
+
+	// Beside is what the same test gave with the shim that belongs to the release
+	// of containerd, as often, in the same run of this program. It is nil where
+	// that was not tried.
+	Beside *result
 }
 
 // results are by folder and name of the test: "./cri TestStats". Under the folder
@@ -34,10 +41,22 @@ func (r results) read(folder string, from io.Reader) (count, failed int, err err
 			key := strings.TrimSpace(folder + " " + event.Test)
 			known := r[key]
 			switch event.Action {
+			case "run":
+				if known.Outcome != "fail" {
+					known.Output, known.Outcome = "", ""
+				}
 			case "output":
 				known.Output += event.Output
 			case "pass", "fail", "skip":
-				known.Outcome = event.Action
+				known.Runs++
+				if event.Action == "fail" {
+					known.Failed++
+				}
+				if known.Failed == 0 {
+					known.Outcome = event.Action
+				} else {
+					known.Outcome = "fail"
+				}
 				if event.Test != "" {
 					count++
 				}
@@ -56,6 +75,18 @@ func (r results) read(folder string, from io.Reader) (count, failed int, err err
 	}
 }
 
+// of is what a test of a room has given, with what the same gave with the shim of
+// that containerd.
+func (r results) of(in room, test string) result {
+	found := r[in.about()+" "+test]
+	if in.release.Name != "" && !in.own {
+		if beside, ok := r[in.withOwn().about()+" "+test]; ok && beside.Outcome != "" {
+			found.Beside = &beside
+		}
+	}
+	return found
+}
+
 // reason is what a test says first that did not pass, without the place in the
 // program where it says so.
 func (r result) reason() string {
@@ -65,8 +96,35 @@ func (r result) reason() string {
 			continue
 		}
 		if _, said, ok := strings.Cut(after, ": "); ok {
-			return said
+			return strings.TrimSpace(said)
 		}
 	}
 	return "it says nothing"
+}
+
+// worse says whether a test gives less than it should: with containerd's own shim,
+// where that was tried, or else that it passes. What fails now and then may do so
+// somewhat more often by chance: up to twice.
+func (r result) worse() bool {
+	switch {
+	case r.Outcome == "":
+		return true
+	case r.Beside == nil:
+		return r.Outcome == "fail"
+	case r.Outcome == "fail":
+		return r.Failed > 2*r.Beside.Failed
+	}
+	return r.Outcome == "skip" && r.Beside.Outcome == "pass"
+}
+
+// failure is the reason of a test that has failed, and how often it does.
+func (r result) failure() string {
+	text := r.reason()
+	if r.Runs > 1 {
+		text += fmt.Sprintf(" (in %d of %d runs)", r.Failed, r.Runs)
+	}
+	if r.Beside != nil {
+		text += fmt.Sprintf("; with the shim of that containerd it fails in %d of %d runs", r.Beside.Failed, r.Beside.Runs)
+	}
+	return text
 }

@@ -9,13 +9,14 @@ import (
 )
 
 // columns are what is told of every client.
-var columns = []string{"run", "configured", "exec", "terminal", "logs", "statistics", "pause", "OOM", "restart", "stop", "events"}
+var columns = []string{"run", "configured", "exec", "terminal", "logs", "statistics", "pause", "OOM", "user namespace", "restart", "stop", "events"}
 
 // room is a folder of tests of one client, with one release of containerd, if that
 // can be chosen.
 type room struct {
 	folder  string
 	release tools.Containerd
+	own     bool // with the shim of that release in cleat's place
 	kinds   []kind
 	tests   map[string][]string // for each of columns that it is about
 }
@@ -30,25 +31,36 @@ func underCRI(release tools.Containerd) room {
 		release: release,
 		kinds:   []kind{{"CRI " + release.Name, ""}},
 		tests: map[string][]string{
-			"run":        {"TestPodHasOneShim"},
-			"configured": {"TestDocumentedConfiguration"},
-			"exec":       {"TestExecSync", "TestExecSyncsAtOnce", "TestExecWithStreams"},
-			"terminal":   {"TestExecWithATerminal", "TestAttachToATerminal"},
-			"logs":       {"TestLogHasAllThatIsWritten", "TestLogIsRotated"},
-			"statistics": {"TestStats"},
-			"OOM":        {"TestOOMKilled"},
-			"restart":    {"TestContainerdIsKilledUnderAPod", "TestPodEndsWhileContainerdIsAway"},
-			"stop":       {"TestStopWithGrace/willing", "TestStopWithGrace/deaf", "TestStopWithGrace/impatient"},
-			"events":     {"TestEvents"},
+			"run":            {"TestPodHasOneShim"},
+			"configured":     {"TestDocumentedConfiguration/README.md0", "TestDocumentedConfiguration/kubernetes.md0", "TestDocumentedConfiguration/kubernetes.md1"},
+			"exec":           {"TestExecSync", "TestExecSyncsAtOnce", "TestExecWithStreams"},
+			"terminal":       {"TestExecWithATerminal", "TestAttachToATerminal"},
+			"logs":           {"TestLogHasAllThatIsWritten", "TestLogIsRotated"},
+			"statistics":     {"TestStats"},
+			"OOM":            {"TestOOMKilled"},
+			"user namespace": {"TestUserNamespace/own", "TestUserNamespace/host", "TestUserNamespace/volume", "TestUserNamespace/streams"},
+			"restart":        {"TestContainerdIsKilledUnderAPod", "TestPodEndsWhileContainerdIsAway"},
+			"stop":           {"TestStopWithGrace/willing", "TestStopWithGrace/deaf", "TestStopWithGrace/impatient", "TestStopWithGrace/image-signal", "TestStopWithGrace/own-signal"},
+			"events":         {"TestEvents"},
 		},
 	}
+}
+
+// withOwn is the same room with the shim that belongs to its release of containerd.
+// What is about cleat alone is not in it.
+func (r room) withOwn() room {
+	r.own = true
+	r.kinds = []kind{{r.kinds[0].name + " own", ""}}
+	r.tests = maps.Clone(r.tests)
+	delete(r.tests, "configured")
+	return r
 }
 
 // rooms are those of the clients that have tests of their own.
 func rooms() (list []room) {
 	for _, release := range tools.Containerds {
 		if release.Name != "1.7-debian" {
-			list = append(list, underCRI(release))
+			list = append(list, underCRI(release), underCRI(release).withOwn())
 		}
 	}
 	return append(list, []room{
@@ -101,21 +113,26 @@ func (r room) about() string {
 	if r.release.Name == "" {
 		return r.folder
 	}
+	if r.own {
+		return r.folder + " of " + r.release.Name + " with its own shim"
+	}
 	return r.folder + " of " + r.release.Name
 }
 
-// notOlder is what only newer releases of containerd do: a container's own signal
-// to stop.
-const notOlder = "TestStopWithGrace/own-signal"
+// names are the tests that are told of.
+func (r room) names() (names []string) {
+	for _, column := range columns {
+		names = append(names, r.tests[column]...)
+	}
+	return names
+}
 
 // pattern selects the tests that are told of.
 func (r room) pattern() string {
 	var names []string
-	for _, column := range slices.Sorted(maps.Keys(r.tests)) {
-		for _, test := range r.tests[column] {
-			name, _, _ := strings.Cut(test, "/")
-			names = append(names, name)
-		}
+	for _, test := range r.names() {
+		name, _, _ := strings.Cut(test, "/")
+		names = append(names, name)
 	}
 	slices.Sort(names)
 	return "^(" + strings.Join(slices.Compact(names), "|") + ")$"

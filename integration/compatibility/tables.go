@@ -46,22 +46,43 @@ func (t *table) head(cells ...string) {
 
 // cell is what tests have given that stand for one thing.
 func (t *table) cell(tests ...result) string {
-	mark := ""
+	passed, skipped, cannot := false, "", ""
 	for _, test := range tests {
+		t.ok = t.ok && !test.worse()
 		switch test.Outcome {
 		case "pass":
-			if mark == "" {
-				mark = "✓"
+			passed = true
+		case "skip":
+			reason, shown := strings.CutPrefix(test.reason(), tools.Cannot)
+			note := t.notes.note(reason)
+			if shown && !strings.Contains(cannot, note) {
+				cannot += note
+			} else if !shown {
+				skipped = "skipped" + note
 			}
-		case "":
-			t.ok = false
-			return "–"
-		default:
-			t.ok = t.ok && test.Outcome == "skip"
-			return map[string]string{"skip": "skipped", "fail": "✗"}[test.Outcome] + t.notes.note(test.reason())
 		}
 	}
-	return mark
+	for _, test := range tests {
+		if test.Outcome == "" {
+			return "–"
+		}
+	}
+	for _, test := range tests {
+		if test.Outcome == "fail" {
+			return "✗" + t.notes.note(test.failure())
+		}
+	}
+	switch {
+	case skipped != "":
+		return skipped
+	case passed && cannot != "":
+		return "partly" + cannot
+	case cannot != "":
+		return "no" + cannot
+	case passed:
+		return "✓"
+	}
+	return ""
 }
 
 // steps are the cells of a walk.
@@ -145,6 +166,7 @@ func tables(found results, names map[string]string) (string, bool) {
 	add("Clients", nil, func(t *table) {
 		t.head(append([]string{"client"}, columns...)...)
 		for _, room := range rooms() {
+			ok := t.ok
 			for _, kind := range room.kinds {
 				cells := []string{names[kind.name]}
 				if cells[0] == "" {
@@ -153,11 +175,14 @@ func tables(found results, names map[string]string) (string, bool) {
 				for _, column := range columns {
 					var tests []result
 					for _, test := range room.tests[column] {
-						tests = append(tests, found[room.about()+" "+test+kind.sub])
+						tests = append(tests, found.of(room, test+kind.sub))
 					}
 					cells = append(cells, t.cell(tests...))
 				}
 				t.row(cells...)
+			}
+			if room.own {
+				t.ok = ok // nothing is asked of containerd's shim
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cleatrun/cleat/integration/compatibility/walk"
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // said is what go test -json says of a walk whose second step fails.
@@ -62,5 +63,43 @@ func TestOnlyTheGeneratedPartOfTheDocumentIsReplaced(t *testing.T) {
 	}
 	if err := put(document, "new\n"); err == nil {
 		t.Error("a document without the marks is no error")
+	}
+}
+
+// A release of containerd whose tests fail now and then is no fault of cleat's if
+// they do so with its own shim; one that fails with cleat alone is.
+func TestCleatIsMeasuredByTheShimOfTheSameRelease(t *testing.T) {
+	const passes = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"pass","Test":"T"}` + "\n"
+	const fails = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"output","Test":"T","Output":"    a_test.go:1: lost\n"}` + "\n" + `{"Action":"fail","Test":"T"}` + "\n"
+	const cannot = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"output","Test":"T","Output":"    a_test.go:1: this containerd cannot: fly\n"}` + "\n" + `{"Action":"skip","Test":"T"}` + "\n"
+	ours := underCRI(tools.Newest)
+	for _, test := range []struct {
+		ours, own, cell, note string
+		worse                 bool
+	}{
+		{passes, passes, "✓", "", false},
+		{passes, fails, "✓", "", false},
+		{fails, passes, "✗[^1]", "lost; with the shim of that containerd it fails in 0 of 1 runs", true},
+		{passes + fails + passes, passes + passes + fails, "✗[^1]", "lost (in 1 of 3 runs); with the shim of that containerd it fails in 1 of 3 runs", false},
+		{fails + fails + fails, passes + passes + fails, "✗[^1]", "lost (in 3 of 3 runs); with the shim of that containerd it fails in 1 of 3 runs", true},
+		{cannot, cannot, "no[^1]", "fly", false},
+		{cannot, passes, "no[^1]", "fly", true},
+		{"", passes, "–", "", true},
+	} {
+		found := results{}
+		for room, said := range map[string]string{ours.about(): test.ours, ours.withOwn().about(): test.own} {
+			if _, _, err := found.read(room, strings.NewReader(said)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		table := &table{notes: &notes{}, ok: true}
+		cell := table.cell(found.of(ours, "T"))
+		if cell != test.cell || table.ok == test.worse || strings.Join(table.notes.list, "") != test.note {
+			t.Errorf("%q beside %q: cell %q, notes %q, ok %t; want %q, %q, %t", test.ours, test.own, cell, table.notes.list, table.ok, test.cell, test.note, !test.worse)
+		}
+	}
+	half := (&table{notes: &notes{}, ok: true}).cell(result{Outcome: "pass"}, result{Outcome: "skip", Output: "a_test.go:1: " + tools.Cannot + "fly\n"})
+	if half != "partly[^1]" {
+		t.Errorf("what is half there is %q", half)
 	}
 }

@@ -34,6 +34,7 @@ func versions(ctx context.Context) (map[string]string, error) {
 			names[c.Name] += " of Debian " + c.Debian
 		}
 		names["CRI "+c.Name] = "CRI of containerd " + names[c.Name]
+		names["CRI "+c.Name+" own"] = names["CRI "+c.Name] + ", with the shim of that containerd"
 	}
 	for _, oci := range walk.Runtimes {
 		program := built.Runc
