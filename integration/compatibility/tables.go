@@ -155,11 +155,13 @@ func tables(found results, names map[string]string) (string, bool) {
 			}
 		}
 	})
-	add("Pods whose shim is containerd's own", walk.Joins, func(t *table) {
-		t.head(append([]string{"shim of"}, namesOf(walk.Joins)...)...)
-		for _, c := range tools.Containerds {
-			if test := "TestJoin/" + c.Name; found[walks+" "+test].Outcome != "" {
-				t.row(append([]string{names[c.Name]}, t.steps(found, test, walk.Joins)...)...)
+	add("Pods whose shim is containerd's own, or an earlier cleat", walk.Joins, func(t *table) {
+		t.head(append([]string{"shim", "containerd"}, namesOf(walk.Joins)...)...)
+		for _, shim := range [][2]string{{"", "its own"}, {"cleat-", "cleat of the state before"}} {
+			for _, c := range tools.Containerds {
+				if test := "TestJoin/" + shim[0] + c.Name; found[walks+" "+test].Outcome != "" {
+					t.row(append([]string{shim[1], names[c.Name]}, t.steps(found, test, walk.Joins)...)...)
+				}
 			}
 		}
 	})

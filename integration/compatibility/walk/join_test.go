@@ -14,29 +14,44 @@ import (
 // drop-in.
 const stockRuntime = "io.containerd.runc.v2"
 
-// leaders are the releases whose own shim has a pod when cleat comes: one that
-// speaks version 2 of the Task API alone, and two that speak version 3. Debian's
-// are not among them (tools.EnsureContainerd says why).
-func leaders() (list []tools.Containerd) {
-	for _, c := range append(releases(), tools.Newest) {
-		if c.Debian == "" && (len(list) == 0 || list[len(list)-1] != c) {
-			list = append(list, c)
+// leader is a shim that has a pod when cleat comes, and the containerd that has
+// started it.
+type leader struct {
+	tools.Containerd
+	name, shim string
+}
+
+// leaders are the own shims of releases of containerd: one that speaks version 2 of
+// the Task API alone, and those that speak version 3. Debian's are not among them
+// (tools.EnsureContainerd says why). Then there is an earlier cleat with the oldest
+// containerd and the newest.
+func leaders() (list []leader) {
+	known := append(releases(), tools.Newest)
+	for i, c := range known {
+		if c.Debian == "" && (i == 0 || known[i-1] != c) {
+			list = append(list, leader{c, c.Name, programs.With(c).StockShim})
 		}
+	}
+	if _, err := os.Stat(programs.Earlier()); err != nil {
+		return list // in a machine, which has no program of the kind
+	}
+	for _, c := range []tools.Containerd{tools.Containerds[0], tools.Newest} {
+		list = append(list, leader{c, "cleat-" + c.Name, programs.Earlier()})
 	}
 	return list
 }
 
 // TestJoin installs cleat under the name of containerd's own shim while a pod is
-// there that has the latter. A container that joins the pod is served by the
+// there that has the latter, or an earlier cleat by its name. A container that joins the pod is served by the
 // shim that the pod has, and containerd is told what that one speaks.
 func TestJoin(t *testing.T) {
 	for _, leader := range leaders() {
-		t.Run(leader.Name, func(t *testing.T) {
+		t.Run(leader.name, func(t *testing.T) {
 			t.Parallel()
 			installed := t.TempDir()
 			shim := filepath.Join(installed, filepath.Base(programs.StockShim))
-			install(t, shim, programs.With(leader).StockShim)
-			w := newWalk(t, leader, "runc", []string{installed}, newCtr, stockRuntime)
+			install(t, shim, leader.shim)
+			w := newWalk(t, leader.Containerd, "runc", []string{installed}, newCtr, stockRuntime)
 			// The newest looks for shims where the older ones have them.
 			if err := replace(w.d.Place.Sockets(), func() error { return os.Symlink(sockets, w.d.Place.Sockets()) }); err != nil {
 				t.Fatal(err)
@@ -67,9 +82,9 @@ func TestJoin(t *testing.T) {
 				add("first")
 				address, version = w.shimOf("first")
 				if want := map[bool]int{true: 2, false: 3}[leader.Older("2.0")]; version != want {
-					w.t.Errorf("containerd's own shim speaks version %d, want %d", version, want)
+					w.t.Errorf("the pod's shim speaks version %d, want %d", version, want)
 				}
-				runsShim(w, 1)
+				runsShim(w, leader.shim)
 			})
 			joins := func(id string) {
 				w.t.Helper()
@@ -77,7 +92,7 @@ func TestJoin(t *testing.T) {
 				if at, v := w.shimOf(id); at != address || v != version {
 					w.t.Errorf("%s has a shim at %s that speaks version %d, the pod's is at %s and speaks %d", id, at, v, address, version)
 				}
-				runsShim(w, 1)
+				runsShim(w, leader.shim)
 			}
 			w.step(t, "join", func() {
 				install(w.t, shim, programs.Shim)
@@ -93,6 +108,9 @@ func TestJoin(t *testing.T) {
 				}
 				if err := w.d.Run(w.t.Context()); err != nil {
 					w.t.Fatal(err)
+				}
+				if leader.shim == programs.Earlier() {
+					version = 3 // cleat serves both, and the newest takes this one
 				}
 				joins("third")
 				execs()
@@ -163,19 +181,24 @@ func (w *walk) shimOf(id string) (address string, version int) {
 	return filepath.Base(answer.Address), answer.Version
 }
 
-// runsShim checks how many shims the walk has running.
-func runsShim(w *walk, want int) {
+// runsShim checks that one shim runs, and of which program.
+func runsShim(w *walk, program string) {
 	w.t.Helper()
 	w.eventually(func() error {
-		var shims []string
+		var shims, programs []string
 		for _, p := range w.d.Processes() {
 			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID))
-			if err == nil && string(name) == "containerd-shim\n" {
-				shims = append(shims, p.String())
+			if err != nil || string(name) != "containerd-shim\n" {
+				continue
 			}
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+			if err != nil {
+				return err
+			}
+			shims, programs = append(shims, p.String()), append(programs, exe)
 		}
-		if len(shims) != want {
-			return fmt.Errorf("%d shims run, want %d: %q", len(shims), want, shims)
+		if len(shims) != 1 || programs[0] != program {
+			return fmt.Errorf("shims run of the programs %q, want one of %s: %q", programs, program, shims)
 		}
 		return nil
 	})

@@ -107,6 +107,9 @@ func runInCell() (int, error) {
 			return 0, err
 		}
 	}
+	if err := tools.EnsureEarlier(ctx, os.Stdout); err != nil {
+		return 0, err
+	}
 	if all() {
 		if _, err := tools.EnsureRuntimes(ctx, os.Stdout); err != nil {
 			return 0, err

@@ -66,7 +66,7 @@ var Changes = []Step{
 
 // Joins are the steps of a walk in which a pod's shim is an older one.
 var Joins = []Step{
-	{"leader", "a container of the pod under containerd's own shim"},
+	{"leader", "a container of the pod under containerd's own shim, or an earlier cleat"},
 	{"join", "cleat has been installed in its place; a second container has the same shim"},
 	{"exec", "execs in both"},
 	{"newer", "containerd has been replaced by the newest; a third container has the same shim"},
