@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,6 +146,10 @@ func TestInfoOfRuntimesThatFail(t *testing.T) {
 	if err := os.WriteFile(text, []byte("not a program"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	noFormat := filepath.Join(dir, "no-format")
+	if err := os.WriteFile(noFormat, []byte("not a program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		path, want string // an error, or none
 	}{
@@ -155,8 +160,15 @@ func TestInfoOfRuntimesThatFail(t *testing.T) {
 		"fails":          {scripted(t, "echo what >&2; exit 1"), ""},
 		"silent":         {scripted(t, "exit 0"), ""},
 		"killed":         {scripted(t, "kill -9 $$"), ""},
+		"killed midway":  {scripted(t, `printf '{"ociVersionMin": "1.0.0", "mount'; kill -9 $$`), ""},
+		"no program":     {noFormat, "exec format error"},
+		"folder":         {dir, "is a directory"},
 	} {
+		began := time.Now()
 		info, stderr := l.info("runtime = 'x'\n[runtimes.x]\npath = " + fmt.Sprintf("%q", c.path))
+		if took := time.Since(began); took > soon {
+			t.Errorf("%s: it took %s", name, took)
+		}
 		if c.want != "" {
 			if info != nil || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("%s: %v, %q\nwant %s", name, info, stderr, c.want)
@@ -167,8 +179,38 @@ func TestInfoOfRuntimesThatFail(t *testing.T) {
 			t.Errorf("%s: %v, %q", name, info, stderr)
 		}
 	}
-	if _, stderr := l.info("[limits]\ndrian = '1s'"); !strings.Contains(stderr, `line 2: unknown key "limits.drian"`) {
-		t.Errorf("a file with an unknown key: %q", stderr)
+	eventually(t, func() error { // of those that hang, too
+		for _, p := range l.Processes() {
+			if strings.Contains(p.Command, dir) || strings.Contains(p.Command, "sleep 1000") {
+				return fmt.Errorf("left over: %s", p)
+			}
+		}
+		return nil
+	})
+}
+
+// -info of an ordinary user who may not read the file.
+func TestInfoOfAFileThatMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	ourConfiguration(t)
+	l := newLone(t)
+	path := l.Path("unreadable.toml")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Open(programs.Shim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	cmd := exec.CommandContext(within(t, soon), "/proc/self/fd/3", "-info")
+	cmd.ExtraFiles = []*os.File{program} // its folder may be closed to the user
+	cmd.Dir = "/"
+	cmd.Env = append(l.Environ(programs.Dir), "CLEAT_CONFIG="+path)
+	cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	stdout, stderr, code := finish(t, cmd)
+	if code == 0 || stdout != "" || !strings.Contains(stderr, path+": permission denied") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("-info ended with %d and wrote %q, %q", code, stdout, stderr)
 	}
 }
 
@@ -205,6 +247,12 @@ func (l *lone) info(file string) (info *types.RuntimeInfo, stderr string) {
 
 func (l *lone) infoOf(options proto.Message, file string) (info *types.RuntimeInfo, stderr string) {
 	l.t.Helper()
+	return l.infoWith(l.configured(file), options)
+}
+
+// infoWith is info with the variable that names the file.
+func (l *lone) infoWith(env string, options proto.Message) (info *types.RuntimeInfo, stderr string) {
+	l.t.Helper()
 	cmd := exec.CommandContext(within(l.t, soon), programs.Shim, "-info")
 	if options != nil {
 		input, err := proto.Marshal(options)
@@ -213,7 +261,7 @@ func (l *lone) infoOf(options proto.Message, file string) (info *types.RuntimeIn
 		}
 		cmd.Stdin = bytes.NewReader(input)
 	}
-	cmd.Env = append(l.Environ(programs.Dir), l.configured(file))
+	cmd.Env = append(l.Environ(programs.Dir), env)
 	cmd.WaitDelay = time.Second
 	stdout, stderr, code := finish(l.t, cmd)
 	if code != 0 {

@@ -4,11 +4,13 @@ package integration
 // administrator's file, in a client's options, in annotations.
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
@@ -188,6 +190,34 @@ func TestConfigOptionsGoOverTheFile(t *testing.T) {
 	calledWith(t, ofFile, ": : --root", "create", "start", "delete")
 }
 
+// ctr names a file of options. It is read at start and at Create, and what it says
+// of the runtime counts in every call.
+func TestConfigPathGivenToCtr(t *testing.T) {
+	t.Parallel()
+	ourConfiguration(t)
+	d := sharedDaemon(t)
+	const id = "ctr-config-path"
+	runtime := noting(t)
+	path := filepath.Join(t.TempDir(), "options.toml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, "runtime = 'mine'\n[runtimes.mine]\npath = %q\nenv = { MARK = 'marked' }\n", runtime), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctr(t, d, run([]string{"-d", "--runtime-config-path", path}, id, forever...)...)
+	if out := ctr(t, d, "tasks", "exec", "--exec-id", "e", id, "echo", "hello"); out != "hello\n" {
+		t.Errorf("an exec writes %q", out)
+	}
+	ctr(t, d, "tasks", "kill", "-s", "SIGKILL", id)
+	eventually(t, func() error {
+		if task := listed(t, d, id); task.status != "STOPPED" {
+			return fmt.Errorf("after SIGKILL the task is %+v", task)
+		}
+		return nil
+	})
+	ctr(t, d, "tasks", "delete", "--force", id)
+	ctr(t, d, "containers", "delete", id)
+	calledWith(t, runtime, "marked: ", "create", "start", "exec", "delete")
+}
+
 // The last word is an annotation's, if the file allows it.
 func TestConfigAnnotationsGoOverAll(t *testing.T) {
 	t.Parallel()
@@ -283,8 +313,9 @@ func TestConfigSocketDir(t *testing.T) {
 	os.Remove(dir)
 }
 
-// A file that cannot be used fails the start, in one sentence that names it, and
-// nothing is left. An option that cannot be used fails what sees it.
+// A file that cannot be used fails the start, -info and, where an option names it,
+// Create: in one sentence that names it, soon, and nothing is left. An option that
+// cannot be used fails what sees it.
 func TestConfigThatIsBad(t *testing.T) {
 	t.Parallel()
 	ourConfiguration(t)
@@ -294,19 +325,54 @@ func TestConfigThatIsBad(t *testing.T) {
 	if err := os.WriteFile(large, []byte(strings.Repeat("#\n", 1<<20)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for what, c := range map[string]struct{ env, want string }{
-		"missing":     {"CLEAT_CONFIG=/no/such/config.toml", "/no/such/config.toml: no such file"},
-		"a folder":    {"CLEAT_CONFIG=" + dir, dir + " is not a file"},
-		"too large":   {"CLEAT_CONFIG=" + large, large + " is larger than"},
-		"not TOML":    {l.configured("<xml/>"), "line 1: "},
-		"wrong type":  {l.configured("[limits]\ndrain = true"), `line 2: drain: "true" is not a duration`},
-		"unknown key": {l.configured("\n[runtimes.crun]\nrot = '/run'"), `line 3: unknown key "runtimes.crun.rot", the closest known one is "runtimes.NAME.root"`},
+	fifo, loop := filepath.Join(dir, "fifo"), filepath.Join(dir, "loop")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(loop, loop)); err != nil {
+		t.Fatal(err)
+	}
+	file := func(text string) string { return strings.TrimPrefix(l.configured(text), "CLEAT_CONFIG=") }
+	for what, c := range map[string]struct{ file, want string }{
+		"missing":     {"/no/such/config.toml", "/no/such/config.toml: no such file"},
+		"a folder":    {dir, dir + " is not a file"},
+		"a FIFO":      {fifo, fifo + " is not a file"},
+		"a device":    {"/dev/zero", "/dev/zero is not a file"},
+		"a loop":      {loop, loop + ": too many levels of symbolic links"},
+		"unreadable":  {"/proc/self/mem", "/proc/self/mem: input/output error"}, // root may read all others
+		"too large":   {large, large + " is larger than"},
+		"not TOML":    {file("<xml/>"), "line 1: "},
+		"not text":    {file("\x7fELF\x02\x01\x01\x00"), "line 1: "},
+		"wrong type":  {file("[limits]\ndrain = true"), `line 2: drain: "true" is not a duration`},
+		"no table":    {file("runtimes = 'crun'"), "line 1: runtimes: "},
+		"unknown key": {file("\n[runtimes.crun]\nrot = '/run'"), `line 3: unknown key "runtimes.crun.rot", the closest known one is "runtimes.NAME.root"`},
 	} {
-		m := l.prepare("bad-file")
-		_, err := m.tryBoot(c.env)
-		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(strings.TrimSpace(err.Error()), "\n") != 0 {
-			t.Errorf("%s: %v\nwant %s", what, err, c.want)
+		says := func(who, said string, began time.Time) {
+			t.Helper()
+			if took := time.Since(began); took > soon {
+				t.Errorf("%s, %s: it took %s", what, who, took)
+			}
+			if said = strings.TrimSpace(said); !strings.Contains(said, c.want) || strings.Contains(said, "\n") {
+				t.Errorf("%s, %s: %s\nwant %s", what, who, said, c.want)
+			}
 		}
+		began := time.Now()
+		info, stderr := l.infoWith("CLEAT_CONFIG="+c.file, nil)
+		if info != nil {
+			t.Errorf("%s: -info says %v", what, info)
+		}
+		says("-info", stderr, began)
+
+		m := l.prepare("bad-path").boot()
+		m.request.Options = packed(t, &runtimeoptions.Options{ConfigPath: c.file})
+		began = time.Now()
+		_, err := m.tryCreate(l.ctx)
+		says("Create", strings.Join(strings.Fields(fmt.Sprint(err)), " "), began) // errgrpc adds a line for the class
+		m.shutdown()
+		m.clean()
+		nothingOf(t, m)
+
+		m = l.prepare("bad-file")
+		began = time.Now()
+		_, err = m.tryBoot("CLEAT_CONFIG=" + c.file)
+		says("start", fmt.Sprint(err), began)
 		entries, err := os.ReadDir(m.bundle)
 		if err != nil {
 			t.Fatal(err)

@@ -148,6 +148,40 @@ func TestOCIRuntimesByEachWay(t *testing.T) {
 	}
 }
 
+// A wrapper that changes the container before the real runtime sees it, as those of
+// devices and hooks do; and one whose runtime is as plain as can be: it knows no
+// features, no way to hand over pidfds, no log.
+func TestOCIRuntimeThatIsAWrapper(t *testing.T) {
+	t.Parallel()
+	ourConfiguration(t)
+	l := newLone(t)
+	path := scripted(t, `if [ "$command" = create ]; then
+	last=
+	for a; do [ "$last" != --bundle ] || bundle=$a; last=$a; done
+	$busybox sed -i 's/"PATH=/"WRAPPED=yes","PATH=/' "$bundle/config.json" || exit 9
+fi`)
+	m := l.prepare("wrapped", args("sh", "-c", `[ "$WRAPPED" = yes ] && exit 8; exit 1`))
+	m.options.BinaryName = path
+	m.boot()
+	m.create()
+	m.start("")
+	if status := m.wait(""); status != 8 {
+		t.Errorf("in a container that a wrapper has changed the program ends with %d, want 8", status)
+	}
+	m.finish()
+
+	plain := scripted(t, `[ "$command" != features ] || { echo 'No help topic for features' >&2; exit 3; }
+for a; do case $a in --pidfd*|--log*) echo "flag provided but not defined: $a" >&2; exit 1;; esac; done`)
+	m = l.prepare("plain")
+	m.options.BinaryName = ""
+	file := fmt.Sprintf("runtime = 'plain'\n[runtimes.plain]\npath = %q\nlog_format = 'none'", plain)
+	m.boot(l.configured(file))
+	m.allOfIt()
+	if info, stderr := l.info(file); info == nil || info.Features != nil {
+		t.Errorf("-info: %v, %q", info, stderr)
+	}
+}
+
 // Signals to init go through the runtime where it is asked for; execs are not
 // its to signal. An exec that fails without a log is told in the words that the
 // runtime has written to stderr.

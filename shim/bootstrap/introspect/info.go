@@ -5,8 +5,10 @@ package introspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/cleatrun/cleat/oci/driver"
@@ -25,9 +27,9 @@ const featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features
 const featuresLimit = 5 * time.Second
 
 // Info reads options from stdin, or nothing, and writes a
-// containerd.types.RuntimeInfo to stdout. An OCI runtime that is not there is
-// an error, as is one that does not answer in time; one that knows no features
-// has none. Options that are not for the shim are told on stderr.
+// containerd.types.RuntimeInfo to stdout. An OCI runtime that is not there, or
+// is no program, is an error, as is one that does not answer in time; one that
+// knows no features has none. Options that are not for the shim are told on stderr.
 func Info(call bootstrap.Call, stdin io.Reader, stdout, stderr io.Writer) error {
 	m, err := bootstrap.ParseOptions(stdin)
 	if err != nil {
@@ -66,6 +68,9 @@ func runtimeFeatures(runtime *driver.Runtime) (*message.Any, error) {
 	document, err := runtime.Features(ctx)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("features of %s: no answer within %s", path, featuresLimit)
+	}
+	if unfit := (*fs.PathError)(nil); errors.As(err, &unfit) {
+		return nil, err // it is no program
 	}
 	if err != nil {
 		return nil, nil // it knows no such command
