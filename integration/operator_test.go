@@ -26,25 +26,17 @@ import (
 type operator struct {
 	t     *testing.T
 	place *place.Place
+	env   []string // more than that of the place
 }
 
 func newOperator(t *testing.T, p *place.Place) operator {
 	t.Helper()
-	return operator{t, p}
-}
-
-// onlyWithTool skips where there is no tool, or no shim that it is for.
-func onlyWithTool(t *testing.T) {
-	t.Helper()
-	onlyOurs(t)
-	if inMachine() {
-		t.Skip("the tool is not in the machine: what it asks of a shim is tested there without it")
-	}
+	return operator{t: t, place: p}
 }
 
 func (o operator) cmd(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(within(o.t, soon), programs.Cleat, append(args, "-n", o.place.Namespace)...)
-	cmd.Dir, cmd.Env = o.place.Dir, append(o.place.Environ(programs.Dir), "TERM=xterm")
+	cmd.Dir, cmd.Env = o.place.Dir, append(append(o.place.Environ(programs.Dir), "TERM=xterm"), o.env...)
 	cmd.WaitDelay = soon
 	return cmd
 }
@@ -115,7 +107,7 @@ type shimEntry struct {
 // The shell completes ids, and there is a manual.
 func TestOperatorIsHelped(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	m := l.member("completed").run()
@@ -161,7 +153,7 @@ func apart(t *testing.T, cmd *exec.Cmd, options ...string) *exec.Cmd {
 // socket.
 func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	m := l.member("hidden").run()
@@ -186,7 +178,7 @@ func TestOperatorOnAHostWithoutContainerd(t *testing.T) {
 // The shim has mounts of its own, so that its socket is not where it says.
 func TestOperatorReachesAShimWithMountsOfItsOwn(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	m := l.prepare("apart")
@@ -213,7 +205,7 @@ func TestOperatorReachesAShimWithMountsOfItsOwn(t *testing.T) {
 
 func TestOperatorSeesShimsInEveryCondition(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	healthy := l.member("healthy", group("healthy")).run()

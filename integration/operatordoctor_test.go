@@ -31,7 +31,7 @@ type doctorReport struct {
 
 func TestOperatorExaminesTheHost(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	d := sharedDaemon(t)
 	o := newOperator(t, d.Place)
 	text := o.types(0, "doctor", "kernel", "cgroups", "containerd", "criu", "limits")
@@ -55,7 +55,7 @@ func TestOperatorExaminesTheHost(t *testing.T) {
 // Shims die while containerd is away. What they leave is found and removed; what
 // lives, or is of another make, is not touched.
 func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
-	onlyWithTool(t)
+	onlyOurs(t)
 	d := ownDaemon(t, config())
 	o := newOperator(t, d.Place)
 	where := []string{"doctor", "leftovers", "--state", d.Path("state"), "--socket-dir", d.Sockets()}

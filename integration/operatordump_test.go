@@ -11,7 +11,7 @@ import (
 
 func TestOperatorDumpsShimsThatAnswerAndThatDoNot(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	m := l.member("dumped").run()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/terminal"
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // install puts the shim under test into a file of the place, with something behind
@@ -47,7 +48,7 @@ func (o operator) pending() (ids []string) {
 
 func TestOperatorUpgradesShims(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	const name = "containerd-shim-cleat-v2"
@@ -155,7 +156,7 @@ func TestOperatorUpgradesShims(t *testing.T) {
 
 func TestOperatorIsToldOfProgramsThatCannotReplaceAShim(t *testing.T) {
 	t.Parallel()
-	onlyWithTool(t)
+	onlyOurs(t)
 	l := newLone(t)
 	o := newOperator(t, l.Place)
 	m := l.member("refused").run()
@@ -191,7 +192,7 @@ func TestOperatorIsToldOfProgramsThatCannotReplaceAShim(t *testing.T) {
 
 	// A shim of a version to come, whose state this one does not know.
 	future := l.prepare("future")
-	future.program = variant(t, "future", map[string]string{"stateVersion": "3", "stateFloor": "3", "stateOldest": "3"})
+	future.program = variant(t, tools.LaterState)
 	future.boot().run()
 	for _, more := range []string{"--dry-run", "--keep-going"} {
 		text := o.types(1, "upgrade", "future", "--to", programs.Shim, more)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -202,18 +201,12 @@ func TestUpgradesOfALargeGroup(t *testing.T) {
 	}
 }
 
-// variant builds the shim with another version of the state.
-func variant(t *testing.T, name string, set map[string]string) string {
+// variant is the shim with another version of the state.
+func variant(t *testing.T, v tools.Variant) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	flags := "-s -w -X main.release=" + name
-	for key, value := range set {
-		flags += " -X github.com/cleatrun/cleat/shim/upgrade." + key + "=" + value
-	}
-	cmd := exec.CommandContext(within(t, testTime), "go", "build", "-trimpath", "-tags", "no_grpc", "-ldflags", flags, "-o", path, "./cmd/containerd-shim-cleat-v2")
-	cmd.Dir, cmd.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
+	path, err := programs.Variant(within(t, testTime), v)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
@@ -223,12 +216,7 @@ func variant(t *testing.T, name string, set map[string]string) string {
 // ours, or that ours cannot be handed to.
 func TestUpgradeAndDowngradeBetweenVersionsOfTheState(t *testing.T) {
 	onlyOurs(t)
-	if inMachine() {
-		t.Skip("there is no Go here to build other versions with")
-	}
-	next := variant(t, "next", map[string]string{"stateVersion": "3"})
-	future := variant(t, "future", map[string]string{"stateVersion": "4", "stateFloor": "4", "stateOldest": "4"})
-	apart := variant(t, "apart", map[string]string{"stateVersion": "3", "stateFloor": "3"})
+	next, future, apart := variant(t, tools.NextState), variant(t, tools.FutureState), variant(t, tools.ApartState)
 	l := newLone(t)
 	m := l.member("versions").run()
 	for range 3 {

@@ -36,7 +36,7 @@ type Tools struct {
 	Containerd string
 	Ctr        string
 	Shim       string // the shim under test
-	Cleat      string // the operator's tool; not in a folder that EnvBuilt names
+	Cleat      string // the operator's tool
 	StockShim  string
 	Stress     string // containerd-stress
 	Runc       string
@@ -99,7 +99,7 @@ func Ensure(ctx context.Context, progress io.Writer) (Tools, error) {
 // folder that EnvBuilt can name.
 func (t Tools) Files() []string {
 	return []string{
-		t.Containerd, t.Ctr, t.Shim, t.StockShim, t.Stress, t.Runc, t.Busybox,
+		t.Containerd, t.Ctr, t.Shim, t.Cleat, t.StockShim, t.Stress, t.Runc, t.Busybox,
 		filepath.Join(t.CNI, "bridge"), filepath.Join(t.CNI, "host-local"), filepath.Join(t.CNI, "loopback"),
 	}
 }

@@ -27,6 +27,13 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 	if p.older, err = tools.EnsureDocker(ctx, os.Stdout, older.Debian); err != nil {
 		return programs{}, err
 	}
+	for _, v := range tools.Variants {
+		path, err := t.Variant(ctx, v)
+		if err != nil {
+			return programs{}, err
+		}
+		p.variants = append(p.variants, path)
+	}
 	// The tests' packages are the folder above and one beside this.
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},

@@ -25,6 +25,8 @@ type programs struct {
 	pods  string // package cri's
 	walks string // package walk's
 	older string // tree of packages with an older containerd
+
+	variants []string // tools.Variants of the shim
 }
 
 // older is the containerd that the newest takes the place of, in a machine of the
@@ -116,7 +118,8 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 		}
 		a.file(filepath.Join(inside(job.Programs), name), filepath.Join(p.older, "usr", "bin", from))
 	}
-	for _, program := range p.tools.Files() {
+	a.dir(inside(job.Programs)+"/"+filepath.Base(filepath.Dir(p.variants[0])), 0o755)
+	for _, program := range append(p.tools.Files(), p.variants...) {
 		name, err := filepath.Rel(p.tools.Dir, program)
 		if err != nil {
 			return err

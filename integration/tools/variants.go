@@ -1,0 +1,51 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Variant is the shim as it is, but for its name and the versions of the state
+// that it has (package shim/upgrade); those that are empty are the shim's.
+type Variant struct {
+	Name                   string
+	Version, Floor, Oldest string
+}
+
+// The variants that tests upgrade to and from.
+var (
+	// NextState writes a later version, and can go back.
+	NextState = Variant{Name: "next", Version: "3"}
+	// FutureState knows nothing of the present version.
+	FutureState = Variant{Name: "future", Version: "4", Floor: "4", Oldest: "4"}
+	// ApartState reads the present version and cannot go back to it.
+	ApartState = Variant{Name: "apart", Version: "3", Floor: "3"}
+	// LaterState is as FutureState, for a test beside.
+	LaterState = Variant{Name: "later", Version: "3", Floor: "3", Oldest: "3"}
+
+	Variants = []Variant{NextState, FutureState, ApartState, LaterState}
+)
+
+// Variant builds one and says where it is: at the same place in each folder that
+// EnvBuilt can name, where it is taken as it is.
+func (t Tools) Variant(ctx context.Context, v Variant) (string, error) {
+	path := filepath.Join(t.Dir, "variants", v.Name)
+	if os.Getenv(EnvBuilt) != "" {
+		_, err := os.Stat(path)
+		return path, err
+	}
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	flags := "-s -w -X main.release=" + v.Name
+	for name, value := range map[string]string{"stateVersion": v.Version, "stateFloor": v.Floor, "stateOldest": v.Oldest} {
+		if value != "" {
+			flags += fmt.Sprintf(" -X github.com/cleatrun/cleat/shim/upgrade.%s=%s", name, value)
+		}
+	}
+	return path, run(ctx, root, []string{"CGO_ENABLED=0"},
+		"go", "build", "-trimpath", "-tags", "no_grpc", "-ldflags", flags, "-o", path, "./cmd/containerd-shim-cleat-v2")
+}
