@@ -1,19 +1,23 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -165,6 +169,150 @@ func TestOperatorRemovesWhatDeadShimsHaveLeft(t *testing.T) {
 		if _, err := c.Task(dead.ctx, nil); errdefs.IsNotFound(err) != (id == "dead") {
 			t.Errorf("the task of %s: %v", id, err)
 		}
+	}
+}
+
+// containerd removes a bundle that it cannot load, and whoever tidies up removes
+// one by hand. What the OCI runtime keeps of the container then stays for good,
+// and its id cannot be used again.
+func TestOperatorRemovesWhatARuntimeKeepsOfABundleThatIsGone(t *testing.T) {
+	t.Parallel()
+	onlyOurs(t)
+	d := ownDaemon(t, config())
+	o := newOperator(t, d.Place)
+	where := []string{"doctor", "leftovers", "--state", d.Path("state"), "--socket-dir", d.Sockets()}
+	crun, file := ociRuntime(t, "crun"), d.Path("cleat.toml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "[runtimes.crun]\npath = %q\n", crun), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.env = []string{"CLEAT_CONFIG=" + file}
+	boxes := map[string]*box{}
+	for _, id := range []string{"living", "gone", "crun", "running", "rooted", "neighbour"} {
+		options := &runcoptions.Options{}
+		if id == "crun" {
+			options.BinaryName = crun
+		}
+		if id == "rooted" || id == "neighbour" { // which tells where the other's state is
+			options.Root = d.Path("runc")
+		}
+		boxes[id] = newBoxWith(t, d, id, []containerd.NewContainerOpts{containerd.WithRuntime(runtimeName, options)}, oci.WithProcessArgs(forever...)).start(nil)
+	}
+	state := func(id string) string {
+		if id == "rooted" {
+			return filepath.Join(d.Path("runc"), d.Namespace, id)
+		}
+		return filepath.Join(d.RuntimeState(), id)
+	}
+	byHand(t, d, "hand", d.Bundle("living"))
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	end := func(pid int) {
+		t.Helper()
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error { return aliveNot(pid) })
+	}
+	for _, id := range []string{"gone", "crun", "running", "rooted"} {
+		end(boxes[id].shimPID())
+		if id != "running" {
+			end(int(boxes[id].task.Pid()))
+		}
+		if err := unix.Unmount(filepath.Join(d.Bundle(id), "rootfs"), unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(d.Bundle(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The shim of this one lives.
+	away := d.Path("away")
+	if err := os.Rename(d.Bundle("living"), away); err != nil {
+		t.Fatal(err)
+	}
+	pid := int(boxes["running"].task.Pid())
+
+	text := o.types(1, where...)
+	shows(t, text, "LEFT", "state", state("gone"), "(its bundle is gone)")
+	shows(t, text, "LEFT", "state", state("crun"), "(its bundle is gone)")
+	shows(t, text, "LEFT", "state", state("rooted"), "(its bundle is gone)")
+	shows(t, text, "LEFT", "state", state("running"), "its bundle is gone, its process", pid, "still runs")
+	for _, id := range []string{"living", "hand", "neighbour"} {
+		if strings.Contains(text, "/"+id) {
+			t.Errorf("%s is taken for something left over:\n%s", id, text)
+		}
+	}
+	text = o.types(1, append(where, "--fix")...)
+	shows(t, text, "removed", "state", state("gone"))
+	shows(t, text, "removed", "state", state("crun"))
+	shows(t, text, "removed", "state", state("rooted"))
+	shows(t, text, "LEFT", "state", state("running"))
+	shows(t, text, "not removed: its process", pid, "still runs, and is for you to end")
+	if err := aliveNot(pid); err == nil {
+		t.Errorf("process %d, which is nobody's, has been ended", pid)
+	}
+	end(pid)
+	shows(t, o.types(0, append(where, "--fix")...), "removed", "state", state("running"))
+	shows(t, o.types(0, where...), "ok", "none")
+	for _, id := range []string{"gone", "crun", "rooted", "running"} {
+		if _, err := os.Lstat(state(id)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("state of %s: %v", id, err)
+		}
+	}
+	for _, id := range []string{"living", "hand"} {
+		if _, err := os.Lstat(state(id)); err != nil {
+			t.Errorf("state of %s, which was not to be touched: %v", id, err)
+		}
+	}
+	if err := os.Rename(away, d.Bundle("living")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Run(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	again := newBox(t, d, "anew", forever) // the client's connection is to the new one
+	if c, err := again.Task(again.ctx, nil); !errdefs.IsNotFound(err) {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
+// byHand makes a container without a shim, among the runtime's state of those of
+// the namespace, with a bundle of its own that is removed; its process has ended.
+func byHand(t *testing.T, d *daemon.Daemon, id, like string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(like, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		t.Fatal(err)
+	}
+	spec.Root.Path = filepath.Join(like, "rootfs")
+	spec.Linux.CgroupsPath = "/" + d.Namespace + "-" + id
+	if text, err = json.Marshal(spec); err != nil {
+		t.Fatal(err)
+	}
+	bundle := d.Path(id)
+	if err := os.Mkdir(bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runc := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(programs.Runc, append([]string{"--root", d.RuntimeState()}, args...)...)
+		if err := cmd.Run(); err != nil { // the container has its standard streams
+			t.Fatalf("runc %s: %v", args, err)
+		}
+	}
+	runc("create", "--bundle", bundle, id)
+	t.Cleanup(func() { runc("delete", "--force", id) })
+	runc("kill", id, "KILL")
+	if err := os.RemoveAll(bundle); err != nil {
+		t.Fatal(err)
 	}
 }
 

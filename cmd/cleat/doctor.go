@@ -48,11 +48,13 @@ func (c *cli) doctor() *cobra.Command {
 controllers, the OCI runtimes and what they say of themselves, which containerd
 runs and which of its runtimes are shims of cleat, CRIU, limits, shims that do
 not answer, and what dead shims have left: sockets on which nobody listens,
-bundles without a shim, mounts, empty cgroups. Areas are ` + strings.Join(areas, ", ") + `.
+bundles without a shim, mounts, empty cgroups, OCI runtimes' state of containers
+whose bundle is gone. Areas are ` + strings.Join(areas, ", ") + `.
 
 --fix removes what dead shims have left. What still runs of a container whose
-shim is dead is killed, as containerd does when it finds it. It is removed only
-if it is still there after a second, and never what a living shim uses.
+shim is dead is killed, as containerd does when it finds it; if its bundle is
+gone, it is told and left running. It is removed only if it is still there after
+a second, and never what a living shim uses.
 
 The exit code is 1 if anything is a failure, or left over.`,
 		ValidArgs: areas,
@@ -172,7 +174,18 @@ func (e *examination) clear(ctx context.Context, found []*shims.Shim, daemons []
 			return nil, err
 		}
 	}
-	search := leftovers.Search{Namespace: e.host.Namespace, SocketDirs: e.host.Dirs(), States: e.states, Live: everything}
+	search := leftovers.Search{Namespace: e.host.Namespace, SocketDirs: e.host.Dirs(), States: e.states, Live: everything, Limit: e.host.Limit}
+	path := host.OwnPath()
+	for _, d := range daemons {
+		path = append(path, d.Path...)
+		for _, h := range d.Handlers {
+			search.Roots = append(search.Roots, h.Options.Root)
+		}
+	}
+	var err error
+	if search.Runtimes, err = host.Configured(path); err != nil {
+		return nil, err
+	}
 	if len(e.states) == 0 {
 		search.States = states(everything, daemons)
 	}

@@ -97,3 +97,19 @@ func appendPIDs(pids []int, dir string) ([]int, error) {
 	}
 	return pids, nil
 }
+
+// Bears tells whether a line of /proc/<pid>/cgroup (cgroups(7)) names a cgroup
+// made for the container id: one of that name, or a systemd scope "prefix-id".
+func Bears(lines, id string) bool {
+	for line := range strings.Lines(lines) {
+		_, path, _ := strings.Cut(strings.TrimSpace(line), ":") // hierarchy
+		_, path, _ = strings.Cut(path, ":")                     // controllers
+		for name := range strings.SplitSeq(path, "/") {
+			scope := strings.TrimSuffix(name, ".scope")
+			if name == id || scope == id || scope != name && strings.HasSuffix(scope, "-"+id) {
+				return true
+			}
+		}
+	}
+	return false
+}

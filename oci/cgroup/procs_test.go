@@ -145,3 +145,22 @@ func TestListOfProcesses(t *testing.T) {
 		}
 	}
 }
+
+func TestACgroupBearsTheIdAsAName(t *testing.T) {
+	for lines, want := range map[string]bool{
+		"0::/k8s/abc\n":                           true,
+		"0::/system.slice/docker-abc.scope\n":     true,
+		"0::/system.slice/abc.scope/init\n":       true,
+		"5:cpu,cpuacct:/x\n1:name=s:/default/abc": true,
+		"0::/abc/nested/deeper":                   true,
+		"0::/k8s/abcd\n":                          false,
+		"0::/k8s/x-abc\n":                         false,
+		"0::/\n":                                  false,
+		"1:abc:/\n":                               false,
+		"":                                        false,
+	} {
+		if got := Bears(lines, "abc"); got != want {
+			t.Errorf("%q: %v", lines, got)
+		}
+	}
+}

@@ -36,6 +36,8 @@ type Containerd struct {
 type Handler struct {
 	Type string `toml:"runtime_type"`
 	Path string `toml:"runtime_path"`
+	// Options are those of its containers, as far as they are looked at.
+	Options struct{ Root string } `toml:"options"`
 	// File is the shim that it stands for, empty if there is none; Kind is whose.
 	File string
 	Kind shims.Kind

@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/shim/config"
+	"github.com/cleatrun/cleat/shim/options"
 	"github.com/containerd/go-runc"
 )
 
@@ -36,6 +41,28 @@ func Runtimes(ctx context.Context, path []string) []Finding {
 		f.add("none", Bad, "none of "+strings.Join(runtimes, ", ")+" is in "+strings.Join(path, ":"), "install one")
 	}
 	return f.all
+}
+
+// Configured are the OCI runtimes of a search path as the shim calls them, by
+// their names and by the administrator's file. Those whose processes are none of
+// this host's are left out.
+func Configured(path []string) ([]oci.Options, error) {
+	said, err := config.Read(options.Message{})
+	if err != nil {
+		return nil, err
+	}
+	file := said.File
+	var found []oci.Options
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(slices.AppendSeq(slices.Clone(runtimes), maps.Keys(file.Runtimes))))) {
+		o := options.Resolve("", file, options.Config{Runtime: name}).Runtime
+		if !filepath.IsAbs(o.BinaryName) {
+			o.BinaryName = lookup(path, o.BinaryName)
+		}
+		if o.BinaryName != "" && o.Processes == oci.HostProcesses && name != "runsc" {
+			found = append(found, o)
+		}
+	}
+	return found, nil
 }
 
 // features are those that matter to the shim.

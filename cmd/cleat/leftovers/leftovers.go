@@ -1,7 +1,7 @@
 // Package leftovers finds what dead shims have left on a host, and removes it:
 // sockets on which nobody listens, bundles whose shim is gone with the processes,
-// mounts and cgroups of their containers, and mounts and cgroups of bundles that
-// are gone. containerd does the same for the shims that it knows; this is for
+// mounts and cgroups of their containers, and mounts, cgroups and OCI runtimes'
+// state of bundles that are gone. containerd does the same for the shims that it knows; this is for
 // what it does not, or did not get to.
 //
 // What a living shim uses is never one of them, nor what is of another make.
@@ -32,6 +32,7 @@ const (
 	Bundle Kind = "bundle"
 	Mount  Kind = "mount"
 	Cgroup Kind = "cgroup"
+	State  Kind = "state" // what an OCI runtime keeps of a container
 )
 
 // Leftover is one thing.
@@ -44,6 +45,8 @@ type Leftover struct {
 	Why string
 	// changed is when it was last, by which it is told from another one in its place.
 	changed unix.Timespec
+	// runtime is the OCI runtime whose state it is.
+	runtime *oci.Options
 	// Foreign tells that it is of another make, and left alone.
 	Foreign bool `json:",omitempty"`
 }
@@ -55,8 +58,13 @@ type Search struct {
 	// SocketDirs are folders of sockets, States those of containerds, in which
 	// bundles are.
 	SocketDirs, States []string
-	// Live are all shims of the host.
-	Live []*shims.Shim
+	// Live are all shims of the host, and Limit is how long one may take to answer.
+	Live  []*shims.Shim
+	Limit time.Duration
+	// Runtimes are the OCI runtimes whose state is looked for; Roots are folders in
+	// which it may be besides their own and the usual one.
+	Runtimes []oci.Options
+	Roots    []string
 }
 
 // tasks is the folder of bundles below one of containerd's, with a folder for
@@ -94,6 +102,7 @@ func (s Search) Find(ctx context.Context) []Leftover {
 	found = append(found, s.sockets(ctx, bundles)...)
 	found = append(found, s.mounts(bundles)...)
 	found = append(found, s.cgroups(bundles)...)
+	found = append(found, s.states(ctx, bundles)...)
 	found = slices.DeleteFunc(found, func(l Leftover) bool { return s.Namespace != "" && l.Namespace != "" && l.Namespace != s.Namespace })
 	for i := range found {
 		found[i].changed = changed(found[i].Path)
@@ -139,6 +148,8 @@ func (l Leftover) Remove() error {
 		return removeMount(l.Path)
 	case Cgroup:
 		return removeCgroup(l)
+	case State:
+		return removeState(l)
 	}
 	return fmt.Errorf("nothing is known of a %s", l.Kind)
 }

@@ -3,6 +3,7 @@ package shims
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,15 +22,27 @@ func (s *Shim) Inspect(ctx context.Context, limit time.Duration) (inspection con
 	})
 }
 
+// Served are the ids of the containers that it says it serves.
+func (s *Shim) Served(ctx context.Context, limit time.Duration) ([]string, error) {
+	if s.Kind != Cleat {
+		return nil, fmt.Errorf("it is %s", s.Make())
+	}
+	i, err := s.Inspect(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, c := range i.State.Containers.Served {
+		ids = append(ids, c.ID)
+	}
+	return ids, nil
+}
+
 // containers are the ids of those that a shim serves: what it says, or, if it
 // does not, what the bundles say of it that are beside its own.
 func (s *Shim) containers(ctx context.Context, limit time.Duration) []string {
 	if s.Info != nil {
-		if i, err := s.Inspect(ctx, limit); err == nil {
-			var ids []string
-			for _, c := range i.State.Containers.Served {
-				ids = append(ids, c.ID)
-			}
+		if ids, err := s.Served(ctx, limit); err == nil {
 			return ids
 		}
 	}

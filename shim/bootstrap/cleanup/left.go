@@ -61,7 +61,7 @@ func find(pid int, id string) (left, error) {
 	}
 	l := left{pidfd: pidfd}
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil || !bears(string(text), id) {
+	if err != nil || !cgroup.Bears(string(text), id) {
 		l.close()
 		return left{}, nil
 	}
@@ -79,22 +79,6 @@ func find(pid int, id string) (left, error) {
 	}
 	l.group = group
 	return l, nil
-}
-
-// bears tells whether a line of /proc/<pid>/cgroup (cgroups(7)) names a cgroup
-// made for the container id: one of that name, or a systemd scope "prefix-id".
-func bears(lines, id string) bool {
-	for line := range strings.Lines(lines) {
-		_, path, _ := strings.Cut(strings.TrimSpace(line), ":") // hierarchy
-		_, path, _ = strings.Cut(path, ":")                     // controllers
-		for name := range strings.SplitSeq(path, "/") {
-			scope := strings.TrimSuffix(name, ".scope")
-			if name == id || scope == id || scope != name && strings.HasSuffix(scope, "-"+id) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // kill kills what runs, whether or not it is frozen.
