@@ -29,7 +29,8 @@ func TestExecStormWhileContainerdIsAwayIsToldInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const lanes, rounds, idle = 8, 8, 45 // in each round of a lane one exec runs, and some are only added
+	const lanes, rounds, idle = 8, 8, 28 // in each round of a lane one exec runs, and some are only added
+	long := strings.Repeat("-x", 30)     // fewer events then are too many to be kept in memory
 	ids := make([][]string, lanes)
 	storm := func(from, to int) {
 		t.Helper()
@@ -38,7 +39,7 @@ func TestExecStormWhileContainerdIsAwayIsToldInOrder(t *testing.T) {
 			all.Go(func() error {
 				for round := from; round < to; round++ {
 					for n := range idle {
-						id := fmt.Sprintf("idle-%d-%d-%d", lane, round, n)
+						id := fmt.Sprintf("idle-%d-%d-%d", lane, round, n) + long
 						if _, err := shim.Exec(b.ctx, m.execRequest(id, "true")); err != nil {
 							return err
 						}

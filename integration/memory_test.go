@@ -70,13 +70,11 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 // all that a shim does.
 func startReference(t *testing.T) (pid int) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "reference")
-	build := exec.CommandContext(bounded(t), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./reference")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the reference: %v: %s", err, out)
+	path, err := programs.Reference(bounded(t))
+	if err != nil {
+		t.Fatalf("build the reference: %v", err)
 	}
-	cmd := exec.Command(path, path+".sock")
+	cmd := exec.Command(path, filepath.Join(t.TempDir(), "sock"))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -28,10 +28,27 @@ var (
 	Variants = []Variant{NextState, FutureState, ApartState, LaterState}
 )
 
-// Variant builds one and says where it is: at the same place in each folder that
-// EnvBuilt can name, where it is taken as it is.
+// Variant builds one and says where it is.
 func (t Tools) Variant(ctx context.Context, v Variant) (string, error) {
-	path := filepath.Join(t.Dir, "variants", v.Name)
+	flags := "-s -w -X main.release=" + v.Name
+	for name, value := range map[string]string{"stateVersion": v.Version, "stateFloor": v.Floor, "stateOldest": v.Oldest} {
+		if value != "" {
+			flags += fmt.Sprintf(" -X github.com/cleatrun/cleat/shim/upgrade.%s=%s", name, value)
+		}
+	}
+	return t.beside(ctx, v.Name, ".", "-tags", "no_grpc", "-ldflags", flags, "./cmd/containerd-shim-cleat-v2")
+}
+
+// Reference builds the smallest program that is made as a shim is (package
+// reference), and says where it is.
+func (t Tools) Reference(ctx context.Context) (string, error) {
+	return t.beside(ctx, "reference", "integration", "-ldflags", "-s -w", "./reference")
+}
+
+// beside builds a program from a folder of the repository. It is at the same
+// place in each folder that EnvBuilt can name, where it is taken as it is.
+func (t Tools) beside(ctx context.Context, name, from string, args ...string) (string, error) {
+	path := filepath.Join(t.Dir, "variants", name)
 	if os.Getenv(EnvBuilt) != "" {
 		_, err := os.Stat(path)
 		return path, err
@@ -40,12 +57,6 @@ func (t Tools) Variant(ctx context.Context, v Variant) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	flags := "-s -w -X main.release=" + v.Name
-	for name, value := range map[string]string{"stateVersion": v.Version, "stateFloor": v.Floor, "stateOldest": v.Oldest} {
-		if value != "" {
-			flags += fmt.Sprintf(" -X github.com/cleatrun/cleat/shim/upgrade.%s=%s", name, value)
-		}
-	}
-	return path, run(ctx, root, []string{"CGO_ENABLED=0"},
-		"go", "build", "-trimpath", "-tags", "no_grpc", "-ldflags", flags, "-o", path, "./cmd/containerd-shim-cleat-v2")
+	args = append([]string{"build", "-trimpath", "-o", path}, args...)
+	return path, run(ctx, filepath.Join(root, from), []string{"CGO_ENABLED=0"}, "go", args...)
 }

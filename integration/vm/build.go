@@ -34,6 +34,11 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 		}
 		p.variants = append(p.variants, path)
 	}
+	reference, err := t.Reference(ctx)
+	if err != nil {
+		return programs{}, err
+	}
+	p.variants = append(p.variants, reference)
 	// The tests' packages are the folder above and one beside this.
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},

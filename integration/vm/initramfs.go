@@ -26,7 +26,7 @@ type programs struct {
 	walks string // package walk's
 	older string // tree of packages with an older containerd
 
-	variants []string // tools.Variants of the shim
+	variants []string // tools.Variants of the shim, and tools.Tools.Reference
 }
 
 // older is the containerd that the newest takes the place of, in a machine of the

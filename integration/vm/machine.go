@@ -45,6 +45,7 @@ type machine struct {
 	guest     tools.Guest
 	initramfs string
 	systemd   bool
+	threads   string // processors of a core; "" for one
 
 	output io.Writer                               // gets what the job writes
 	booted func(kernel string, took time.Duration) // called when the job begins
@@ -97,13 +98,20 @@ func (m *machine) arguments(console string) []string {
 		"console=ttyS0", "loglevel=4", // warnings; each byte of the console is slow
 		"panic=-1", "oops=panic", // ends the machine, so that nobody waits for it
 		// What costs time, above all in an emulator, and no test is about.
-		"mitigations=off", "init_on_alloc=0", "audit=0", "apparmor=0",
+		"mitigations=off", "init_on_alloc=0", "audit=0", "lsm=", "nokaslr", "nowatchdog",
+		"hardened_usercopy=off", "randomize_kstack_offset=off",
+		// Namespaces, mounts and cgroups are waited for when they go.
+		"rcupdate.rcu_expedited=1",
 		"tsc=reliable",
 		"cgroup_no_v1=all",
 	}
 	if m.systemd {
 		kernel = append(kernel, "systemd.unit="+service, "systemd.show_status=0",
 			"systemd.mask=ldconfig.service") // there is no ldconfig
+	}
+	processors := processors
+	if m.threads != "" {
+		processors += ",threads=" + m.threads
 	}
 	return []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",

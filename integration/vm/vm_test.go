@@ -43,6 +43,26 @@ func TestChangeOfContainerd(t *testing.T) {
 		fmt.Sprintf("^TestChange$/^(%s|%s)$/^(%[1]s|%[2]s)$/^ctr$", older.Name, tools.Newest.Name))
 }
 
+// TestCoreScheduling runs the test of core scheduling where the kernel has it and
+// both processors are of one core.
+func TestCoreScheduling(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its kernel takes minutes to build")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	defer cancel()
+	kernel, err := tools.EnsureCoreKernel(ctx, os.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := inMachine(t, "core scheduling", job.Job{}, job.Tests, "^TestTrap2CoreScheduling", func(m *machine) {
+		m.guest.Kernel, m.threads = kernel, processors
+	})
+	if counts[skipped] > 0 {
+		t.Error("the kernel that was made for it schedules no cores")
+	}
+}
+
 // prepare makes all that machines are made from, once for all tests.
 var prepare = sync.OnceValues(func() (parts struct {
 	guest    tools.Guest
@@ -62,8 +82,9 @@ var prepare = sync.OnceValues(func() (parts struct {
 })
 
 // inMachine boots a machine, runs those tests of a binary that pattern selects
-// in it, and makes each of them a subtest of t as soon as it has ended.
-func inMachine(t *testing.T, name string, j job.Job, tests, pattern string) {
+// in it, and makes each of them a subtest of t as soon as it has ended. It
+// returns how many ended how.
+func inMachine(t *testing.T, name string, j job.Job, tests, pattern string, others ...func(*machine)) map[string]int {
 	parts, err := prepare()
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +103,9 @@ func inMachine(t *testing.T, name string, j job.Job, tests, pattern string) {
 	defer cancel()
 	instruct(&j, tests, pattern, limit)
 	m := machine{place: p, guest: parts.guest, initramfs: p.Path("initramfs"), systemd: j.Init == job.Systemd}
+	for _, other := range others {
+		other(&m)
+	}
 	if err := writeInitramfs(m.initramfs, parts.guest, parts.programs, j); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +130,7 @@ func inMachine(t *testing.T, name string, j job.Job, tests, pattern string) {
 	case len(counts) == 0:
 		t.Error("no test ran")
 	}
+	return counts
 }
 
 // cleanup is the time that this side needs after the machine's has run out.
