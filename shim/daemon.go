@@ -30,9 +30,11 @@ import (
 const (
 	// answerLimit bounds how long the end waits for answers to leave.
 	answerLimit = 5 * time.Second
-	// drainLimit bounds how long the end waits for containerd to take events,
+	// drainLimit bounds how long the end waits for containerd to take an event,
 	// and for clients to take output.
 	drainLimit = 10 * time.Second
+	// eventsLimit bounds how long it waits for containerd to take all of them.
+	eventsLimit = 2 * time.Minute
 )
 
 // shim is one process that serves containers.
@@ -170,11 +172,13 @@ func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l 
 	if err := d.RemoveSocket(); err != nil {
 		l.Warn("%v", err)
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
+	told, cancel := context.WithTimeout(context.Background(), eventsLimit)
 	defer cancel()
-	if err := queue.Drain(drain); err != nil {
+	if err := queue.Drain(told, drainLimit); err != nil {
 		l.Warn("%v", err)
 	}
+	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
 	if err := stdio.Settle(drain); err != nil {
 		l.Warn("%v", err)
 	}

@@ -40,7 +40,7 @@ func EnsureCoreKernel(ctx context.Context, progress io.Writer) (string, error) {
 		return "", err
 	}
 	build := filepath.Join(root, "build")
-	unlock, err := lock(filepath.Join(build, ".lock"))
+	unlock, err := lock(filepath.Join(build, ".cores.lock")) // others are not kept waiting
 	if err != nil {
 		return "", err
 	}

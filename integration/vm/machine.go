@@ -49,6 +49,7 @@ type machine struct {
 
 	output io.Writer                               // gets what the job writes
 	booted func(kernel string, took time.Duration) // called when the job begins
+	worked time.Duration                           // processor time, when it has ended
 }
 
 // run boots the machine and returns when it is gone, with the exit status of
@@ -86,6 +87,7 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 	if wait := qemu.Wait(); err == nil && wait != nil {
 		err = fmt.Errorf("qemu: %w", wait)
 	}
+	m.worked = qemu.ProcessState.UserTime() + qemu.ProcessState.SystemTime()
 	if err != nil {
 		err = fmt.Errorf("%w\n%s%s", err, complaints.Bytes(), tail(console))
 	}

@@ -120,8 +120,8 @@ func inMachine(t *testing.T, name string, j job.Job, tests, pattern string, othe
 		counts[test.word()]++
 		t.Run(test.name, test.replay)
 	})
-	fmt.Printf("%s: %d tests passed, %d failed, %d skipped in %.0f s\n",
-		name, counts[passed], counts[failed], counts[skipped], time.Since(began).Seconds())
+	fmt.Printf("%s: %d tests passed, %d failed, %d skipped in %.0f s, %.0f s of processor time\n",
+		name, counts[passed], counts[failed], counts[skipped], time.Since(began).Seconds(), m.worked.Seconds())
 	switch {
 	case err != nil:
 		t.Errorf("%v\n%s", err, r.outside.String())

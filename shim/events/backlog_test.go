@@ -180,7 +180,7 @@ func TestDiskThatHangsHoldsUpNothing(t *testing.T) {
 	d.start()
 	q.Kick()
 	d.hasTaken(topics...)
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	q.hasNoFile(t)
 }
 
@@ -203,7 +203,7 @@ func TestUnreadableFileHoldsUpNothing(t *testing.T) {
 			q.mu.Unlock()
 			must(t, "damage", err)
 			d.start()
-			must(t, "drain", q.Drain(bounded(t)))
+			must(t, "drain", q.Drain(bounded(t), patience))
 			topics := d.topics()
 			if len(topics) < 200-inFile || topics[head-1] != fmt.Sprint("/", head-1) || topics[len(topics)-1] != "/199" {
 				t.Errorf("%d in memory, %d in the file, taken %q", head, inFile, topics)

@@ -52,7 +52,7 @@ func handOverAgainAndAgain(t *testing.T, l limits) {
 		l.of(t, q)
 		q.GoOn()
 	}
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	d.hasTaken(topics...)
 	if sent, pending := q.Counters(); sent != uint64(len(topics)) || pending != 0 {
 		t.Errorf("%d sent, %d pending", sent, pending)

@@ -114,8 +114,9 @@ func (q *Queue) Counters() (sent uint64, pending int) {
 	return q.sent, q.backlog.len()
 }
 
-// Drain waits until containerd has taken everything, or until ctx ends.
-func (q *Queue) Drain(ctx context.Context) error {
+// Drain waits until containerd has taken everything, until it has taken nothing
+// for as long as stall, or until ctx ends. A loaded host may need long for many.
+func (q *Queue) Drain(ctx context.Context, stall time.Duration) error {
 	q.mu.Lock()
 	if q.backlog.len() == 0 {
 		q.mu.Unlock()
@@ -126,12 +127,19 @@ func (q *Queue) Drain(ctx context.Context) error {
 	q.mu.Unlock()
 	q.Kick()
 	signal(q.hurry)
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		_, pending := q.Counters()
-		return fmt.Errorf("%d events not taken by containerd: %w", pending, ctx.Err())
+	for sent, pending := q.Counters(); ; {
+		why := context.DeadlineExceeded
+		select {
+		case <-empty:
+			return nil
+		case <-ctx.Done():
+			why = ctx.Err()
+		case <-time.After(stall):
+		}
+		before := sent
+		if sent, pending = q.Counters(); sent == before || ctx.Err() != nil {
+			return fmt.Errorf("%d events not taken by containerd: %w", pending, why)
+		}
 	}
 }
 

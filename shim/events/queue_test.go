@@ -70,7 +70,7 @@ func TestEventsAreKeptInOrderWhileContainerdIsAway(t *testing.T) {
 			}
 			d.start()
 			d.hasTaken(topics...) // without a kick: it tries by itself
-			must(t, "drain", q.Drain(bounded(t)))
+			must(t, "drain", q.Drain(bounded(t), patience))
 			if said.count("is kept until containerd takes it") != 1 || said.count("") != 1 {
 				t.Errorf("one absence was told of by %q", said.lines)
 			}
@@ -88,10 +88,28 @@ func TestKickDeliversAtOnce(t *testing.T) {
 	q.Kick()
 	d.hasTaken("/a", "/b")
 	// A kick that nobody waited for makes one more attempt, and no more.
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	q.Kick()
 	publish(q, "/c")
 	d.hasTaken("/a", "/b", "/c")
+}
+
+// A containerd that comes back on a loaded host has much to do.
+func TestDrainGoesOnWhileContainerdTakesEvents(t *testing.T) {
+	d := newDaemon(t)
+	d.answer = func(*types.Envelope) error {
+		time.Sleep(100 * time.Millisecond) // it is slow
+		return nil
+	}
+	d.start()
+	q, _ := d.queue()
+	for range 12 {
+		publish(q, "/a")
+	}
+	must(t, "drain", q.Drain(bounded(t), time.Second))
+	if _, pending := q.Counters(); pending != 0 {
+		t.Errorf("%d events are pending", pending)
+	}
 }
 
 func TestDrainMakesAnAttemptAtOnce(t *testing.T) {
@@ -101,7 +119,7 @@ func TestDrainMakesAnAttemptAtOnce(t *testing.T) {
 	publish(q, "/a")
 	eventually(t, "the first attempt has failed", func() bool { return said.count("kept") == 1 })
 	d.start()
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	d.hasTaken("/a")
 }
 
@@ -126,7 +144,7 @@ func TestKeptEventsWaitForSubscribers(t *testing.T) {
 
 	// Who ends waits for nobody.
 	d.start()
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	d.hasTaken("/a")
 	publish(q, "/b") // containerd was not away
 	d.hasTaken("/a", "/b")
@@ -164,7 +182,7 @@ func restartAgainAndAgain(t *testing.T, l limits) {
 	}
 	d.start()
 	all.Wait()
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 	next, seen, lives := map[int]int{}, 0, map[string]int{}
 	for _, e := range d.events {
 		var p, n int
@@ -206,8 +224,11 @@ func TestEventThatWasNotAnsweredIsBroughtToTheNextContainerd(t *testing.T) {
 	publish(q, "/c")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if err := q.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "3 events") {
+	if err := q.Drain(ctx, patience); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "3 events") {
 		t.Errorf("draining into a containerd that hangs: %v", err)
+	}
+	if err := q.Drain(bounded(t), 20*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "3 events") {
+		t.Errorf("draining into a containerd that takes nothing: %v", err)
 	}
 	d.mu.Lock()
 	d.answer = nil
@@ -249,7 +270,7 @@ func TestOnlyEventsThatContainerdRefusesAreDropped(t *testing.T) {
 			d.start()
 			q, said := d.queue()
 			publish(q, "/before", "/bad", "/after")
-			must(t, "drain", q.Drain(bounded(t)))
+			must(t, "drain", q.Drain(bounded(t), patience))
 			want := []string{"/before", "/bad", "/after"}
 			brought := 5
 			if c.refused {
@@ -305,7 +326,7 @@ func TestNoEventIsForgottenWhileTheSenderEnds(t *testing.T) {
 	const events = 500
 	for i := range events {
 		publish(q, fmt.Sprint("/", i))
-		must(t, "drain", q.Drain(bounded(t)))
+		must(t, "drain", q.Drain(bounded(t), patience))
 	}
 	d.hasTaken(numbered(events)...)
 }
@@ -313,11 +334,11 @@ func TestNoEventIsForgottenWhileTheSenderEnds(t *testing.T) {
 func TestDrainIsBounded(t *testing.T) {
 	d := newDaemon(t)
 	q, _ := d.queue()
-	must(t, "drain what is empty", q.Drain(context.Background()))
+	must(t, "drain what is empty", q.Drain(context.Background(), patience))
 	publish(q, "/a", "/b")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	err := q.Drain(ctx)
+	err := q.Drain(ctx, patience)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "2 events") {
 		t.Errorf("error %v", err)
 	}
@@ -325,7 +346,7 @@ func TestDrainIsBounded(t *testing.T) {
 	const waiters = 3
 	drained := make(chan error, waiters)
 	for range waiters {
-		go func() { drained <- q.Drain(bounded(t)) }()
+		go func() { drained <- q.Drain(bounded(t), patience) }()
 	}
 	d.start()
 	for range waiters {
@@ -346,7 +367,7 @@ func TestWithoutAnAddressEventsAreLogged(t *testing.T) {
 	if len(q.Pending()) != 0 || q.sender() {
 		t.Errorf("pending %q, and sending is %t", q.Pending(), q.sender())
 	}
-	must(t, "drain", q.Drain(bounded(t)))
+	must(t, "drain", q.Drain(bounded(t), patience))
 }
 
 // Something else on the path must not end the sender.
