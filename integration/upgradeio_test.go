@@ -6,6 +6,7 @@ package integration
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -298,5 +299,36 @@ func TestUpgradesWithLogs(t *testing.T) {
 	}
 	if pids, err := os.ReadFile(logger + ".pids"); err != nil || strings.Count(string(pids), "\n") != 1 {
 		t.Errorf("loggers were %q, %v", pids, err)
+	}
+}
+
+// TestUpgradesWithOutputThatNobodyReads upgrades shims that keep output for a
+// client: what is kept is handed over, and comes once, whether the client begins
+// to read before or after.
+func TestUpgradesWithOutputThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	onlyOurs(t)
+	d := sharedDaemon(t)
+	for _, terminal := range []bool{false, true} {
+		end := "\n"
+		if terminal {
+			end = "\r\n"
+		}
+		b, client := unread(t, d, fmt.Sprintf("kept-%t", terminal), little, terminal, logsPolicy("spill", "64m"))
+		shim, h := b.shim(), sha256.New()
+		for range 3 {
+			upgradeTo(t, shim, programs.Shim)
+			if _, err := io.CopyN(h, client, 100_000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := io.Copy(h, client); err != nil {
+			t.Fatal(err)
+		}
+		if sum(h) != written(little, end) {
+			t.Errorf("terminal=%t: it is not what was written", terminal)
+		}
+		b.delete()
+		nothingLeftOf(t, d, b.ID())
 	}
 }

@@ -30,10 +30,10 @@ func TestSystemd(t *testing.T) {
 	inMachine(t, "systemd", job.Job{Init: job.Systemd}, job.Tests, "^TestSystemd")
 }
 
-// TestPods runs those of the CRI's tests that are about cgroups, and one that is
+// TestPods runs those of the CRI's tests that are about cgroups, and two that are
 // about all else, on cgroup v2. The others would take long and say nothing new.
 func TestPods(t *testing.T) {
-	inMachine(t, "pods on cgroup v2", job.Job{}, job.PodTests, "^Test(PodHasOneShim|OOMKilled|Stats|UpdateContainerResources|HostNamespaces)$")
+	inMachine(t, "pods on cgroup v2", job.Job{}, job.PodTests, "^Test(PodHasOneShim|OOMKilled|Stats|UpdateContainerResources|HostNamespaces|OperatorOfANode)$")
 }
 
 // TestChangeOfContainerd brings another release of containerd under containers
