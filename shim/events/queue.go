@@ -127,7 +127,8 @@ func (q *Queue) Drain(ctx context.Context, stall time.Duration) error {
 	q.mu.Unlock()
 	q.Kick()
 	signal(q.hurry)
-	for sent, pending := q.Counters(); ; {
+	sent, _ := q.Counters()
+	for {
 		why := context.DeadlineExceeded
 		select {
 		case <-empty:
@@ -136,10 +137,11 @@ func (q *Queue) Drain(ctx context.Context, stall time.Duration) error {
 			why = ctx.Err()
 		case <-time.After(stall):
 		}
-		before := sent
-		if sent, pending = q.Counters(); sent == before || ctx.Err() != nil {
+		now, pending := q.Counters()
+		if now == sent || ctx.Err() != nil {
 			return fmt.Errorf("%d events not taken by containerd: %w", pending, why)
 		}
+		sent = now
 	}
 }
 
