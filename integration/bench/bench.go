@@ -155,7 +155,7 @@ func (b *bench) begin() error {
 		return err
 	}
 	defer archive.remove()
-	if b.daemon, err = daemon.Start(b.ctx, daemon.Config{Tools: b.tools, Runtime: b.contenders[0].runtime, Image: archive.path}); err != nil {
+	if b.daemon, err = daemon.Start(b.ctx, daemon.Config{Tools: b.tools, Runtime: b.contenders[0].runtime, Image: archive.path, StateInMemory: true}); err != nil {
 		return err
 	}
 	fmt.Fprintf(b.progress, "A private containerd runs as process %d in %s.\n", b.daemon.PID(), b.daemon.Dir)

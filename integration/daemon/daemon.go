@@ -46,6 +46,9 @@ type Config struct {
 	// Relay makes the daemon keep what shims tell: see Daemon.Relay.
 	Relay bool
 
+	// StateInMemory puts all that a host has in /run into memory, as there.
+	StateInMemory bool
+
 	// Debug makes containerd and, through it, the shims verbose.
 	Debug bool
 }
@@ -90,6 +93,11 @@ func Start(ctx context.Context, config Config) (*Daemon, error) {
 }
 
 func (d *Daemon) prepare(ctx context.Context) error {
+	if d.config.StateInMemory {
+		if err := d.Place.StateInMemory(); err != nil {
+			return err
+		}
+	}
 	if err := os.WriteFile(d.Path("config.toml"), d.configuration(), 0o644); err != nil {
 		return err
 	}

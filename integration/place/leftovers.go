@@ -40,15 +40,17 @@ func (p *Place) Leftovers(expected ...int) []string {
 	return append(found, p.files()...)
 }
 
-// mounts lists the mount points below the place's folder, deepest first.
+// mounts lists the mount points of the place, deepest first.
 func (p *Place) mounts() []string {
-	list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(p.Dir))
-	if err != nil {
-		return []string{fmt.Sprintf("(cannot tell: %v)", err)}
-	}
 	var points []string
-	for _, m := range list {
-		points = append(points, m.Mountpoint)
+	for _, dir := range []string{p.Dir, p.RuntimeState()} {
+		list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+		if err != nil {
+			return []string{fmt.Sprintf("(cannot tell: %v)", err)}
+		}
+		for _, m := range list {
+			points = append(points, m.Mountpoint)
+		}
 	}
 	slices.Sort(points)
 	slices.Reverse(points)

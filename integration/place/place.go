@@ -10,10 +10,13 @@ package place
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // EnvMark is set to the place's folder in the environment of every process
@@ -62,6 +65,22 @@ func New() (*Place, error) {
 		}
 	}
 	return p, nil
+}
+
+// StateInMemory mounts a tmpfs wherever a host has its state in /run: containerd's,
+// with the bundles, the OCI runtime's, sockets and FIFOs. It is called before
+// anything runs in the place. A host without a right to mount has them on its disk.
+func (p *Place) StateInMemory() error {
+	for _, dir := range []string{p.Path("state"), p.Path("bundles"), p.Sockets(), p.Fifos(), p.RuntimeState()} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("state in memory: %w", err)
+		}
+		err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=711")
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("state in memory: mount a tmpfs on %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // Path names a file of the place.
