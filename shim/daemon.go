@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
@@ -41,7 +42,7 @@ const (
 type shim struct {
 	daemon   bootstrap.Daemon
 	log      *log
-	signals  chan os.Signal
+	signals  chan syscall.Signal
 	listener *net.UnixListener
 	queue    *events.Queue
 	tasks    *taskService
@@ -187,7 +188,7 @@ func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l 
 // signalled deals with a signal to the shim itself. A service manager that
 // ends everything must not take the containers' exit codes with it, so a shim
 // that serves any stays.
-func (s *shim) signalled(signal os.Signal) {
+func (s *shim) signalled(signal syscall.Signal) {
 	switch signal {
 	case unix.SIGUSR1, unix.SIGQUIT: // no lock is taken that anything slow is done under
 		s.log.Info("stacks of all goroutines:\n%s", stacks(48<<10)) // what fits in a pipe

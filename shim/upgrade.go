@@ -11,7 +11,6 @@ import (
 	"github.com/cleatrun/cleat/shim/control"
 	"github.com/cleatrun/cleat/shim/ttrpcserver"
 	"github.com/cleatrun/cleat/shim/upgrade"
-	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	"github.com/cleatrun/cleat/shim/version"
 	"github.com/containerd/errdefs"
 )
@@ -124,7 +123,6 @@ func (s *shim) upgradeTo(ctx context.Context, request control.Upgrade) (err erro
 	if state.Server, err = commit(ctx, s.server, &files); err != nil {
 		return unavailable(err)
 	}
-	undo = append(undo, func() { arrival.RecatchSignals(s.signals) })
 	return program.Run(state, &files, times)
 }
 

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"sync"
+	"syscall"
 
+	"github.com/cleatrun/cleat/oci/signals"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,13 +99,7 @@ func ReapOrphans() {
 	if started {
 		return
 	}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, unix.SIGCHLD)
-	go func() {
-		for range ended {
-			family.reapOrphans()
-		}
-	}()
+	signals.Notify(func(syscall.Signal) { family.reapOrphans() }, unix.SIGCHLD)
 	family.reapOrphans()
 }
 

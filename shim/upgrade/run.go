@@ -45,7 +45,7 @@ func (p *Program) Run(state State, files *handover.Files, times Times) error {
 			return fmt.Errorf("keep descriptor %d open: %w", fd, err)
 		}
 	}
-	arrival.IgnoreSignals()
+	defer arrival.IgnoreSignals()()
 	// This ends all other threads, and this program.
 	err = syscall.Exec(p.descriptor(), os.Args, env)
 	return fmt.Errorf("run %s: %w", p.Path, err)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cleatrun/cleat/oci/signals"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +43,7 @@ type Handed struct {
 	// At is when this program has arrived.
 	At time.Time
 	// Signals that have come, or will: those of CatchSignals.
-	Signals chan os.Signal
+	Signals chan syscall.Signal
 
 	back     int
 	environ  []string
@@ -118,7 +118,7 @@ func (h *Handed) Back(why error) error {
 	if h.passed || h.back < 0 {
 		return fmt.Errorf("there is no way back: %w", why)
 	}
-	IgnoreSignals()
+	defer IgnoreSignals()()
 	env := append(without(h.environ, variable, refusedVariable), Variables(h.State, -1, why.Error())...)
 	err := syscall.Exec(descriptorPath(h.back), os.Args, env)
 	return fmt.Errorf("go back to the last program: %w", errors.Join(err, why))
@@ -159,33 +159,32 @@ next:
 // to do nothing: ones that are ignored stay so in containers and loggers, a
 // caught one is theirs as usual.
 var (
-	caught    = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGQUIT}
-	forgotten = []os.Signal{unix.SIGPIPE, unix.SIGHUP}
+	caught    = []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGQUIT}
+	forgotten = []syscall.Signal{unix.SIGPIPE, unix.SIGHUP}
 )
 
 // CatchSignals begins to catch the signals that would end the daemon.
-func CatchSignals() chan os.Signal {
-	signals := make(chan os.Signal, 8)
-	RecatchSignals(signals)
-	return signals
+func CatchSignals() chan syscall.Signal {
+	come := make(chan syscall.Signal, 8)
+	signals.Notify(nil, forgotten...)
+	signals.Notify(func(s syscall.Signal) {
+		select {
+		case come <- s:
+		default: // there are some to be dealt with
+		}
+	}, caught...)
+	return come
 }
 
-// RecatchSignals undoes IgnoreSignals.
-func RecatchSignals(signals chan os.Signal) {
-	signal.Reset(fatal()...)
-	signal.Notify(make(chan os.Signal, 1), forgotten...)
-	signal.Notify(signals, caught...)
-}
-
-// IgnoreSignals makes the process ignore what would end it between two programs.
-// What is ignored stays so over execve(2), what is caught does not. SIGCHLD must
-// not be among them: the kernel would reap the children.
-func IgnoreSignals() { signal.Ignore(fatal()...) }
+// IgnoreSignals makes the process ignore what would end it between two programs,
+// until undo is called. What is ignored stays so over execve(2), what is caught
+// does not. SIGCHLD must not be among them: the kernel would reap the children.
+func IgnoreSignals() (undo func()) { return signals.Ignore(fatal()...) }
 
 // fatal are the signals that end a process which does nothing about them, but
 // for those that tell of a fault in it, and those of Go's runtime.
-func fatal() []os.Signal {
-	all := []os.Signal{
+func fatal() []syscall.Signal {
+	all := []syscall.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGTERM,
 		unix.SIGSTKFLT, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR, unix.SIGXCPU, unix.SIGXFSZ,
 	}
