@@ -211,7 +211,15 @@ func (c *oomCounter) locate(g *Group) (name string) {
 func (c *oomCounter) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = c.refresh()
+	if c.mode == V1 && c.file != nil {
+		// By another file: one that was read keeps a page in the kernel.
+		if kills, ok := readOOMKill(filepath.Join(c.dir, "memory.oom_control")); ok {
+			c.count("", kills)
+			c.countNested()
+		}
+	} else {
+		_ = c.refresh()
+	}
 	c.known.Reported = c.known.Kills
 	c.burstReported = false
 	c.lastGrowth = time.Time{}

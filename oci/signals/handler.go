@@ -3,19 +3,23 @@
 package signals
 
 import (
+	"math/bits"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// last is the highest signal number of Linux.
-const last = 64
-
-// pipe is the end into which the handler writes.
-var pipe int32
+// The handler sets the bit of the signal, which is its number modulo 64, and then
+// adds one to the eventfd.
+var (
+	pending uint64
+	event   int32
+	one     uint64 = 1
+)
 
 // handler is called by the kernel alone, with the number of the signal, on the
 // signal stack that Go's runtime has given to each of its threads.
@@ -27,17 +31,16 @@ func handlerPC() uintptr
 func restorerPC() uintptr
 
 var (
-	begin  sync.Once
-	mu     sync.Mutex // guards told
-	told   [last + 1]func(syscall.Signal)
-	broken error // of the pipe; then the signals are caught and not told
+	begin sync.Once
+	mu    sync.Mutex               // guards told
+	told  [64]func(syscall.Signal) // by the bit
 )
 
 func notify(f func(syscall.Signal), signals []syscall.Signal) {
-	begin.Do(func() { broken = openPipe() })
+	begin.Do(open)
 	mu.Lock()
 	for _, s := range signals {
-		told[s] = f
+		told[s%64] = f
 	}
 	mu.Unlock()
 	for _, s := range signals {
@@ -45,29 +48,33 @@ func notify(f func(syscall.Signal), signals []syscall.Signal) {
 	}
 }
 
-func openPipe() error {
-	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		pipe = -1
-		return err
+// open makes the eventfd. Where there is none to be had, signals are caught, and
+// nobody is told.
+func open() {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		event = -1
+		return
 	}
-	pipe = int32(ends[1])
-	go tell(os.NewFile(uintptr(ends[0]), "signals"))
-	return nil
+	event = int32(fd)
+	go tell(os.NewFile(uintptr(fd), "signals"))
 }
 
 // tell lives as long as the process.
-func tell(numbers *os.File) {
-	var some [16]byte
+func tell(events *os.File) {
+	var count [8]byte
 	for {
-		n, err := numbers.Read(some[:])
-		if err != nil {
-			return // the pipe is never closed
+		if _, err := events.Read(count[:]); err != nil {
+			return // it is never closed
 		}
-		for _, number := range some[:n] {
+		for come := atomic.SwapUint64(&pending, 0); come != 0; come &= come - 1 {
+			number := bits.TrailingZeros64(come)
 			mu.Lock()
-			f := told[min(number, last)]
+			f := told[number]
 			mu.Unlock()
+			if number == 0 {
+				number = 64
+			}
 			if f != nil {
 				f(syscall.Signal(number))
 			}

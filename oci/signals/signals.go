@@ -3,8 +3,8 @@
 // waits for signals, one that changes masks, and one from which threads are made.
 // A shim has two or three besides; each thread is 28 KiB of kernel memory.
 //
-// Instead, a signal handler of a few instructions (signal-safety(7)) writes the
-// signal's number into a pipe, which Go's netpoller watches. It is installed over
+// Instead, a signal handler of a few instructions (signal-safety(7)) notes the
+// signal and writes to an eventfd(2), which Go's netpoller watches. It is installed over
 // that of Go's runtime, for signals that the runtime does not use itself. Children
 // have signals as if this were not there: execve(2) resets what is caught.
 //
