@@ -34,7 +34,7 @@ help:
 	@echo 'make chaos    containers and execs while everything that can die dies, then a look at everything (root; TIME=2m, SEED=n)'
 	@echo 'make chaos-stock  the same on containerd'"'"'s own shim'
 	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 20 minutes; BENCH=-list lists all)'
-	@echo 'make bench-quick  the same with few samples, in under 2 minutes'
+	@echo 'make bench-quick  the same with few samples, in under 2 minutes on a machine that does nothing else'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
 	@echo 'make lint     gofmt, go vet, staticcheck'

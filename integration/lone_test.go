@@ -166,6 +166,7 @@ type member struct {
 	startOptions *anypb.Any
 	noSocketDir  bool
 	shim         *daemon.Shim
+	log          *os.File // what the shim writes into is read from here
 }
 
 // group puts a container into the group of that name.
@@ -251,6 +252,7 @@ func (m *member) readLog() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.log = log
 	m.t.Cleanup(func() { log.Close() })
 	go func() { // ends when the file is closed
 		buf := make([]byte, 4096)

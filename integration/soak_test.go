@@ -20,17 +20,20 @@ import (
 func TestNothingGrowsWithExecsAndContainers(t *testing.T) {
 	onlyOurs(t)
 	t.Parallel()
-	const lanes = 4
+	const lanes, slack = 4, 2000
 	l := newLone(t)
 	l.ctx = t.Context() // the long form takes hours
 	m := l.member("soak", group("soak")).run()
 	pid := m.shimPID()
 	long := context.WithoutCancel(l.ctx)
 
-	var execs, containers atomic.Int64
+	var execs atomic.Int64
+	done := 0
 	pass := func(most int) {
 		t.Helper()
 		var all errgroup.Group
+		var containers atomic.Int64
+		containers.Store(int64(done))
 		for range lanes {
 			all.Go(func() error {
 				for i := containers.Add(1); i <= int64(most); i = containers.Add(1) {
@@ -52,10 +55,12 @@ func TestNothingGrowsWithExecsAndContainers(t *testing.T) {
 		if err := all.Wait(); err != nil {
 			t.Fatal(err)
 		}
+		done = most
 	}
 	type counters struct {
-		Goroutines, EventsPending int
-		EventsTaken               uint64
+		Goroutines, EventsPending          int
+		EventsTaken                        uint64
+		Heap, HeapLive, HeapObjects, Calls uint64
 	}
 	inspect := func() (c counters) {
 		t.Helper()
@@ -68,26 +73,48 @@ func TestNothingGrowsWithExecsAndContainers(t *testing.T) {
 		}
 		return answer.Counters
 	}
+	// sample is what there is when the shim has come to rest and given back what
+	// the work has left.
+	sample := func() (f footprint, c counters) {
+		t.Helper()
+		first := inspect()
+		eventually(t, func() error {
+			f, c = m.footprint(pid), inspect()
+			if c.HeapLive >= first.HeapLive {
+				return fmt.Errorf("%d bytes in objects, %d before", c.HeapLive, first.HeapLive)
+			}
+			return nil
+		})
+		t.Logf("%6d execs, %5d containers: %d descriptors, %d threads, %d goroutines, %d KiB anonymous, heap %d KiB, of it %d KiB in %d objects",
+			execs.Load(), done, f.descriptors, f.threads, c.Goroutines, f.memory, c.Heap>>10, c.HeapLive>>10, c.HeapObjects)
+		return f, c
+	}
 
 	const warm = 2 * lanes // what the first ones make is not growth
 	n := upgrades(t, 12)
 	pass(warm)
-	before, first := m.footprint(pid), inspect()
-	containers.Store(warm)
+	before, first := sample()
+	for size := 100; size < n; size *= 2 { // of a long run, the curve
+		pass(warm + size)
+		sample()
+	}
 	pass(warm + n)
-	t.Logf("%d execs, %d containers", execs.Load(), warm+n)
-	eventually(t, func() error {
-		after, last := m.footprint(pid), inspect()
-		t.Logf("before %+v %+v, after %+v %+v", before, first, after, last)
-		err := after.grown(before)
-		if last.Goroutines > first.Goroutines+2 {
-			err = errors.Join(err, fmt.Errorf("%d goroutines, %d before", last.Goroutines, first.Goroutines))
-		}
-		if last.EventsPending > 0 {
-			err = errors.Join(err, fmt.Errorf("%d events are pending", last.EventsPending))
-		}
-		return err
-	})
+	after, last := sample()
+	err := after.grown(before)
+	if last.Goroutines > first.Goroutines+2 {
+		err = errors.Join(err, fmt.Errorf("%d goroutines, %d before", last.Goroutines, first.Goroutines))
+	}
+	if last.EventsPending > 0 {
+		err = errors.Join(err, fmt.Errorf("%d events are pending", last.EventsPending))
+	}
+	// The memory that Go has differs with how the objects lie in it. What is kept
+	// of each container or exec, if anything, is among the objects.
+	if last.HeapObjects > first.HeapObjects+slack {
+		err = errors.Join(err, fmt.Errorf("%d objects, %d before", last.HeapObjects, first.HeapObjects))
+	}
+	if err != nil {
+		t.Error(err)
+	}
 	m.kill("", unix.SIGKILL)
 	m.wait("")
 	m.finish()

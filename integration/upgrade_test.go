@@ -422,5 +422,6 @@ func (m *member) liveOnce(ctx context.Context, code int) error {
 	if _, err := m.shim.Shutdown(ctx, &task.ShutdownRequest{ID: m.id}); err != nil {
 		return fmt.Errorf("shutdown: %w", err)
 	}
+	m.log.Close()
 	return os.RemoveAll(m.bundle)
 }

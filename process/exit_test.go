@@ -115,7 +115,9 @@ done
 // The exit of init says that the container has ended, so it is the last one
 // (#10589): also when a start of an exec is under way.
 func TestExitOfInitComesAfterThoseOfItsExecs(t *testing.T) {
-	b := newBox(t, boxOptions{})
+	limits := DefaultLimits
+	limits.ExecHold = 10 * patience // on a busy machine ten seconds pass before the test is through
+	b := newBox(t, boxOptions{limits: limits})
 	b.run()
 	one, two := b.exec("one", sleeps), b.exec("two", sleeps)
 	must(t, "start exec", one.StartExec(bounded(t)))

@@ -71,15 +71,12 @@ func (s *shim) inspect() control.Inspection {
 	i.Counters.Calls = total
 	i.Counters.Connections, i.Counters.Requests = s.server.Counters()
 	i.Counters.EventsTaken, i.Counters.EventsPending = s.tasks.events.Counters()
-	i.Counters.Goroutines, i.Counters.Heap = runtime.NumGoroutine(), heap()
-	return i
-}
-
-// heap is what Go's heap has of the system's memory.
-func heap() uint64 {
+	i.Counters.Goroutines = runtime.NumGoroutine()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m) // for inspection only: it stops everything for a moment
-	return m.HeapSys - m.HeapReleased
+	i.Counters.Heap = m.HeapSys - m.HeapReleased
+	i.Counters.HeapLive, i.Counters.HeapObjects = m.HeapAlloc, m.HeapObjects
+	return i
 }
 
 // state is the tree, as it is now. What containers and requests hold that must

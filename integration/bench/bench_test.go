@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/place"
+	"github.com/cleatrun/cleat/integration/poll"
 	"github.com/cleatrun/cleat/integration/tools"
 )
 
@@ -157,14 +160,13 @@ func TestInterruptedRunKeepsWhatItHasAndLeavesNothing(t *testing.T) {
 				t.Errorf("it ended with success:\n%s", &all)
 			}
 			folder := placeOf(t, all.String())
-			for ctx.Err() == nil {
-				if _, err := os.Stat(folder); os.IsNotExist(err) {
-					break
+			if err := poll.Until(ctx, func() error { // the keeper tells nobody
+				if _, err := os.Stat(folder); !os.IsNotExist(err) {
+					return fmt.Errorf("%s is left: %w", folder, cmp.Or(err, os.ErrExist))
 				}
-				time.Sleep(10 * time.Millisecond) // the keeper tells nobody
-			}
-			if _, err := os.Stat(folder); !os.IsNotExist(err) {
-				t.Errorf("%s is left: %v", folder, err)
+				return nil
+			}); err != nil {
+				t.Error(err)
 			}
 			if signal == unix.SIGINT {
 				if r := read(t, dir); !r.Interrupted || r.get("size.shim", cleat) == nil {

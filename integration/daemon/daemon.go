@@ -209,11 +209,13 @@ func waitReady(conn *net.UnixConn) error {
 // Kill ends containerd by SIGKILL, as a crash or the OOM killer would. Shims
 // and containers go on.
 func (d *Daemon) Kill() error {
-	d.closeClient()
+	// The client's connection ends with containerd, and not before: a containerd
+	// that still lives would undo what was asked for by it.
 	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill containerd: %w", err)
 	}
 	<-d.ended
+	d.closeClient()
 	if d.relay != nil {
 		return d.relay.stop()
 	}

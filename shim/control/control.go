@@ -143,6 +143,10 @@ type Counters struct {
 	// with what it holds in reserve.
 	Goroutines int
 	Heap       uint64
+	// HeapLive is how many bytes of it are in objects, HeapObjects how many
+	// these are. What is not collected yet is among them; it is collected once
+	// after many operations, when the shim has had nothing to do for two seconds.
+	HeapLive, HeapObjects uint64
 }
 
 // Dump is for whoever looks for the reason why something is stuck.

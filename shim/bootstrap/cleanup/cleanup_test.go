@@ -325,10 +325,16 @@ func TestDeleteLeavesANewBundleOfTheNameAlone(t *testing.T) {
 	c.must(c.bundle.WriteOptions(c.options))
 	cmd := c.command()
 	c.must(cmd.Start())
-	for _, err := os.Stat(filepath.Join(dir, "called")); err != nil; _, err = os.Stat(filepath.Join(dir, "called")) {
-		time.Sleep(time.Millisecond) // bounded by the action's own limit
-		if cmd.Process.Signal(unix.Signal(0)) != nil {
-			t.Fatal("the action has ended")
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "called")); err == nil {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the action has ended without a call of the runtime: %v", err)
+		case <-time.After(time.Millisecond): // the runtime tells nobody; the action ends it
 		}
 	}
 	c.must(os.RemoveAll(string(c.bundle)))
@@ -337,7 +343,7 @@ func TestDeleteLeavesANewBundleOfTheNameAlone(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount(c.bundle.Rootfs(), unix.MNT_DETACH) })
 	c.write("exit.json", "that of the new one")
 	c.must(os.WriteFile(filepath.Join(dir, "new"), nil, 0o600))
-	if err := cmd.Wait(); err != nil {
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
