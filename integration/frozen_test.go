@@ -7,7 +7,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -86,4 +90,78 @@ func TestContainerFrozenByOthersIsKilled(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An exec is frozen in a group that is not the container's, where neither the shim
+// nor the end of its container reaches it. The container's exit is told when the
+// hold is over, and not before; the exec's when it can end.
+func TestExitOfInitWaitsForAFrozenExecAndNotForEver(t *testing.T) {
+	onlyOurs(t)
+	t.Parallel()
+	const hold = 2 * time.Second
+	l := newLone(t)
+	m := l.prepare("frozen-apart", hostPIDs) // else the kernel itself keeps the end of init back
+	body := fmt.Sprintf("BinaryName = %q\n[limits]\nexec_hold = %q\n", programs.Runc, hold)
+	m.startOptions = packed(t, &runtimeoptions.Options{ConfigBody: []byte(body)})
+	m.request.Options = m.startOptions
+	m.boot().run()
+	exec := m.exec("exec", "sleep", "1000")
+	runs(t, uint32(exec), "sleep") // and does not go to a group any more
+	thaw := freezeElsewhere(t, exec, l.Namespace+"-frozen")
+
+	began := time.Now()
+	m.kill("", unix.SIGKILL)
+	if status := m.wait(""); status != 137 {
+		t.Errorf("it ended with %d, want 137", status)
+	}
+	if took := time.Since(began); took < hold {
+		t.Errorf("its exit is told after %s, not held back for %s", took, hold)
+	}
+	events := m.told("/tasks/exit", "")
+	if indexOf(events, "/tasks/exit", "exec") >= 0 {
+		t.Errorf("the exit of what is frozen is told:\n%s", eventLines(events))
+	}
+	m.is("exec", tasktypes.Status_RUNNING)
+	thaw()
+	if err := m.tryKill("exec", unix.SIGKILL, false); err != nil && !errdefs.IsNotFound(err) {
+		t.Error(err) // the shim's own may have reached it in its group for memory
+	}
+	if status := m.wait("exec"); status != 137 {
+		t.Errorf("the exec ended with %d, want 137", status)
+	}
+	m.delete("exec")
+	if status := m.finish(); status != 137 {
+		t.Errorf("Delete says %d, want 137", status)
+	}
+	if err := inOrder(m.told("/tasks/delete", ""), "/tasks/start", "/tasks/exec-started exec", "/tasks/exit", "/tasks/exit exec", "/tasks/delete"); err != nil {
+		t.Error(err)
+	}
+}
+
+// freezeElsewhere freezes a process in a new group of that name.
+func freezeElsewhere(t *testing.T, pid int, name string) (thaw func()) {
+	t.Helper()
+	file, frozen, thawed := filepath.Join("/sys/fs/cgroup/freezer", name, "freezer.state"), "FROZEN", "THAWED"
+	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
+		file, frozen, thawed = filepath.Join("/sys/fs/cgroup", name, "cgroup.freeze"), "1", "0"
+	}
+	dir := filepath.Dir(file)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	thaw = func() {
+		if err := os.WriteFile(file, []byte(thawed), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() {
+		thaw()
+		eventually(t, func() error { return os.Remove(dir) })
+	})
+	for file, text := range map[string]string{filepath.Join(dir, "cgroup.procs"): strconv.Itoa(pid), file: frozen} {
+		if err := os.WriteFile(file, []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return thaw
 }

@@ -117,20 +117,21 @@ func TestFullDiskIsToldAndLosesNoExit(t *testing.T) {
 	other.end()
 }
 
-// limit bounds the descriptors of a process and returns what undoes it.
-func limit(t *testing.T, pid int, most uint64) (undo func()) {
+// limit bounds a resource of a process, which may have ended, and returns what
+// undoes it.
+func limit(t *testing.T, pid, resource int, most uint64) (undo func()) {
 	t.Helper()
 	var old unix.Rlimit
-	err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old)
+	err := unix.Prlimit(pid, resource, nil, &old)
 	if err == nil {
-		err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: old.Max}, nil)
+		err = unix.Prlimit(pid, resource, &unix.Rlimit{Cur: most, Max: old.Max}, nil)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func() {
 		t.Helper()
-		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil); err != nil {
+		if err := unix.Prlimit(pid, resource, &old, nil); err != nil && err != unix.ESRCH {
 			t.Fatal(err)
 		}
 	}
@@ -168,7 +169,7 @@ func TestShimWithoutDescriptorsFailsAloneAndRecovers(t *testing.T) {
 	before := len(descriptors(t, shim))
 	failed := 0
 	for room := uint64(1); room < 40; room++ {
-		undo := limit(t, shim, highest(t, shim)+room)
+		undo := limit(t, shim, unix.RLIMIT_NOFILE, highest(t, shim)+room)
 		id := fmt.Sprint("exec-", room)
 		m.add(m.execRequest(id, "sh", "-c", "exit 3"))
 		_, err := m.tryStart(id)
@@ -198,7 +199,7 @@ func TestShimWithoutDescriptorsFailsAloneAndRecovers(t *testing.T) {
 	})
 
 	// Who connects meanwhile is served when it can be.
-	undo := limit(t, shim, 3)
+	undo := limit(t, shim, unix.RLIMIT_NOFILE, 3)
 	late := &member{lone: l, id: m.id}
 	late.dial(m.shim.Address)
 	m.is("", tasktypes.Status_RUNNING)

@@ -51,3 +51,31 @@ func TestChaos(t *testing.T) {
 		}
 	}
 }
+
+// envOptions are options of the command for TestChaosAsAsked.
+const envOptions = "CLEAT_TEST_CHAOS"
+
+// TestChaosAsAsked is the command itself, with options from the environment: it
+// runs where there is only this test, as in a virtual machine.
+func TestChaosAsAsked(t *testing.T) {
+	asked := os.Getenv(envOptions)
+	if asked == "" {
+		t.Skipf("%s holds no options", envOptions)
+	}
+	o, err := parse(append([]string{"-reports", t.TempDir()}, strings.Fields(asked)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := run(t.Context(), o, os.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all.Rounds {
+		if report, err := os.ReadFile(r.Report); err == nil {
+			t.Errorf("%s", report)
+		}
+	}
+	if all.wrong() > 0 {
+		t.Errorf("%d things are wrong", all.wrong())
+	}
+}

@@ -487,7 +487,7 @@ func (l *life) judge(wait answerOfWait) {
 	if wait.told {
 		l.judgeExit("init", l.page, wait.status, killed || dead, mayFail)
 	}
-	l.judgeProgram("init", l.page, killed, dead, mayFail)
+	l.judgeProgram("init", l.page, killed, dead, mayFail, dead)
 	t := truth{page: l.page, runs: l.plan.Runs, cut: dead, killed: l.page.Ending.Load() == 0, again: l.again}
 	l.w.mu.Lock()
 	t.loggers = l.w.killed[l.plan.ID]
@@ -518,12 +518,13 @@ func (l *life) judgeExit(what string, page *mark.Page, status uint32, mayBeKille
 	}
 }
 
-// judgeProgram tells whether a program could do what it was to.
-func (l *life) judgeProgram(what string, page *mark.Page, killed, dead, mayFail bool) {
+// judgeProgram tells whether a program could do what it was to. unread tells that
+// nobody need have read what it wrote.
+func (l *life) judgeProgram(what string, page *mark.Page, killed, dead, mayFail, unread bool) {
 	if n := page.Starts.Load(); n > 1 || n == 0 && !dead && !mayFail && !killed {
 		l.w.violate(refused, l.plan.ID, "%s was run %d times", what, n)
 	}
-	if errno := page.Failed.Load(); errno != 0 && !dead {
+	if errno := page.Failed.Load(); errno != 0 && !unread {
 		l.w.violate(outputBad, l.plan.ID, "a write of %s fails: %v", what, syscall.Errno(errno))
 	}
 }
@@ -568,7 +569,8 @@ func (l *life) exec(ctx context.Context, e execPlan) {
 	if wait.told {
 		l.judgeExit("exec "+e.ID, page, wait.status, l.isEnded() || dead || mayFail, mayFail)
 	}
-	l.judgeProgram("exec "+e.ID, page, l.isEnded(), dead, mayFail)
+	// crun lets a process run whose pid it could not write down, and fails.
+	l.judgeProgram("exec "+e.ID, page, l.isEnded(), dead, mayFail, dead || !ran)
 	for _, v := range sink.judge(truth{page: page, runs: e.Runs, cut: dead || !ran || l.w.ordered(l.plan.ID, "exec start"), killed: page.Ending.Load() == 0}) {
 		l.w.violate(v.Category, l.plan.ID, "%s", v.Text)
 	}

@@ -40,6 +40,7 @@ type options struct {
 	containers int
 	every      bool
 	runtime    string
+	oci        string
 	faults     []fault
 	json       string
 	reports    string
@@ -55,6 +56,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.containers, "containers", 14, "how `many` containers a round has")
 	flags.BoolVar(&o.every, "every", false, "have all kinds of faults in every round; else a few that are drawn")
 	flags.StringVar(&o.runtime, "runtime", ours, "containerd's `name` of the runtime; "+stock+" is containerd's own shim")
+	flags.StringVar(&o.oci, "oci", "runc", "the `name` of the OCI runtime, runc or crun, or its path")
 	faults := flags.String("faults", "", "only these `kinds` of faults, with commas between, or none: "+words(allFaults))
 	flags.StringVar(&o.json, "json", "", "write all results to this `file` too")
 	flags.StringVar(&o.reports, "reports", "", "write what happened in a round that went wrong to a file in this `folder`")
@@ -122,7 +124,7 @@ func run(ctx context.Context, o options, w io.Writer) (all outcome, err error) {
 		return all, err
 	}
 	defer here.Remove()
-	c, err := prepare(ctx, here, w)
+	c, err := prepare(ctx, here, o.oci, w)
 	if err != nil {
 		return all, err
 	}
@@ -132,7 +134,7 @@ func run(ctx context.Context, o options, w io.Writer) (all outcome, err error) {
 		}
 	}
 	all.Runtime = o.runtime
-	fmt.Fprintf(w, "chaos on %s with seed %d\n", o.runtime, o.seed)
+	fmt.Fprintf(w, "chaos on %s and %s with seed %d\n", o.runtime, o.oci, o.seed)
 	began := time.Now()
 	for n := 0; (o.rounds == 0 || n < o.rounds) && time.Since(began) < o.time; n++ {
 		p := draw(o.seed, o.first+n, o.containers, o.faults, o.every)

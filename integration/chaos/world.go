@@ -24,7 +24,8 @@ import (
 // cast are the programs that chaos brings along.
 type cast struct {
 	guest, logger string
-	runtimes      string // folder with a runc
+	runtimes      string // folder with what stands before the OCI runtime, as runc
+	oci           string // the OCI runtime
 	image         string
 	tools         tools.Tools
 	shim          string // folder with a copy of the shim under test
@@ -69,7 +70,7 @@ func newWorld(ctx context.Context, c cast, runtime string, p plan) (*world, erro
 	w.d, err = daemon.Start(ctx, daemon.Config{
 		Tools: c.tools, Runtime: runtime, Image: c.image, Relay: true,
 		Path: []string{c.runtimes, c.shim},
-		Env:  []string{"CHAOS_RUNC=" + c.tools.Runc},
+		Env:  []string{"CHAOS_RUNTIME=" + c.oci},
 	})
 	if err != nil {
 		return nil, err

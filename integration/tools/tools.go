@@ -26,6 +26,10 @@ import (
 // compiler or package source is needed (the cgroup v2 machine runs this way).
 const EnvBuilt = "CLEAT_BUILT"
 
+// Cast is the name in such a folder of the program that chaos brings along, if it
+// is there.
+const Cast = "chaos-cast"
+
 // ShimName is the file name of the shim under test, which containerd derives
 // from the runtime name io.containerd.cleat.v2.
 const ShimName = "containerd-shim-cleat-v2"

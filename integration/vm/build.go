@@ -22,6 +22,8 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 		tests: filepath.Join(t.Dir, "integration.test"),
 		pods:  filepath.Join(t.Dir, "cri.test"),
 		walks: filepath.Join(t.Dir, "walk.test"),
+		chaos: filepath.Join(t.Dir, "chaos.test"),
+		cast:  filepath.Join(t.Dir, tools.Cast),
 	}
 	var err error
 	if p.older, err = tools.EnsureDocker(ctx, os.Stdout, older.Debian); err != nil {
@@ -45,6 +47,8 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.tests, ".."},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.pods, "../cri"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.walks, "../compatibility/walk"},
+		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.chaos, "../chaos"},
+		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.cast, "../chaos/cast"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the machine's C library is another

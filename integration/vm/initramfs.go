@@ -24,6 +24,8 @@ type programs struct {
 	tests string // package integration's test binary
 	pods  string // package cri's
 	walks string // package walk's
+	chaos string // that of the command chaos
+	cast  string // what it brings along
 	older string // tree of packages with an older containerd
 
 	variants []string // tools.Variants of the shim, and tools.Tools.Reference
@@ -106,8 +108,10 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	a.file(inside(job.Tests), p.tests)
 	a.file(inside(job.PodTests), p.pods)
 	a.file(inside(job.Walks), p.walks)
+	a.file(inside(job.Chaos), p.chaos)
 	a.dir(inside(job.Programs), 0o755)
 	a.dir(inside(job.Programs)+"/cni", 0o755)
+	a.file(inside(job.Programs)+"/"+tools.Cast, p.cast)
 	// tools.EnsureBorrowed's folder: criu and those of iptables are the system's.
 	a.symlink(inside(job.Programs)+"/borrowed", "/usr/sbin")
 	a.dir(inside(job.Programs)+"/"+filepath.Base(filepath.Dir(p.tools.With(older).Ctr)), 0o755)

@@ -63,6 +63,20 @@ func TestCoreScheduling(t *testing.T) {
 	}
 }
 
+// TestChaos breaks what containers depend on, on cgroup v2: the short form, and
+// with options in CLEAT_TEST_CHAOS what they say. It is no part of the short form
+// of these tests: a round takes minutes here.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes too long for the short form")
+	}
+	pattern := "^TestChaos$"
+	if os.Getenv("CLEAT_TEST_CHAOS") != "" {
+		pattern = "^TestChaosAsAsked$"
+	}
+	inMachine(t, "chaos on cgroup v2", job.Job{}, job.Chaos, pattern)
+}
+
 // prepare makes all that machines are made from, once for all tests.
 var prepare = sync.OnceValues(func() (parts struct {
 	guest    tools.Guest

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// runtime is the OCI runtime as the shim finds it: CHAOS_RUNC, unless there is
+// runtime is the OCI runtime as the shim finds it: CHAOS_RUNTIME, unless there is
 // an order for this call in the folder orders of its place. An order is a file ID.VERB, is
 // good for one call, and says
 //
@@ -20,7 +20,12 @@ import (
 // many milliseconds of it to kill it: -1 for never, 0 before it runs, and by -2
 // after it has done all.
 func runtime(args []string) {
-	real := os.Getenv("CHAOS_RUNC")
+	real := os.Getenv("CHAOS_RUNTIME")
+	// Where it is a script, the shell has a word to say if its folder is gone, as
+	// that of the shim's first container may be.
+	if _, err := os.Getwd(); err != nil {
+		fail(os.Chdir("/"))
+	}
 	order := filepath.Join(os.Getenv("CLEAT_PLACE"), "orders", args[len(args)-1]+"."+verb(args))
 	taken := order + ".taken"
 	if os.Rename(order, taken) != nil {

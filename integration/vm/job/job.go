@@ -18,6 +18,7 @@ const (
 	Tests    = "/cleat/tests"    // package integration's test binary
 	PodTests = "/cleat/podtests" // package cri's
 	Walks    = "/cleat/walks"    // package walk's
+	Chaos    = "/cleat/chaos"    // the command chaos's
 	Port     = "cleat.results"   // name of the virtio-serial port
 	Systemd  = "systemd"         // a Job's Init
 )
