@@ -199,6 +199,9 @@ func (w *world) upgrade(ctx context.Context, c containerPlan) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err = shim.Upgrade(ctx, filepath.Join(w.cast.shim, tools.ShimName))
+	if err != nil && strings.Contains(err.Error(), "another upgrade is under way") {
+		return errNothing // the plan has one for another container of the shim
+	}
 	return err
 }
 

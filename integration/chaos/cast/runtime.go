@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -21,9 +22,9 @@ import (
 // after it has done all.
 func runtime(args []string) {
 	real := os.Getenv("CHAOS_RUNTIME")
-	// Where it is a script, the shell has a word to say if its folder is gone, as
-	// that of the shim's first container may be.
-	if _, err := os.Getwd(); err != nil {
+	// The shell of a script has a word to say if its folder is gone, as that of the
+	// shim's first container may be.
+	if isScript(real) {
 		fail(os.Chdir("/"))
 	}
 	order := filepath.Join(os.Getenv("CLEAT_PLACE"), "orders", args[len(args)-1]+"."+verb(args))
@@ -60,6 +61,16 @@ func runtime(args []string) {
 	}
 	time.Sleep(time.Duration(after) * time.Millisecond)
 	os.Exit(state.ExitCode())
+}
+
+func isScript(path string) bool {
+	file, err := os.Open(path)
+	fail(err)
+	defer file.Close()
+	var begin [2]byte
+	_, err = io.ReadFull(file, begin[:])
+	fail(err)
+	return string(begin[:]) == "#!"
 }
 
 // verb is what the runtime is asked to do: the first word that is one.
