@@ -106,8 +106,8 @@ func TestShimWithoutMemoryTellsTheTruth(t *testing.T) {
 		nothingOf(t, f.member)
 	}
 	n := 0
-	for i := range rounds(t, upgrades(t, 12), 5*time.Second) {
-		size := []int{32 << 10, 8 << 10, 4 << 10, 2048, 1792, 1664, 1536, 1408, 1280, 1152, 1024, 512}[i%12]
+	for i := range rounds(t, upgrades(t, 12), 40*time.Second) {
+		size := []int{512, 1536, 1024, 4 << 10, 1280, 1152, 2048, 1408, 1792, 32 << 10, 1664, 8 << 10}[i%12]
 		try(n, fmt.Sprint(size, " KiB"), func(pid int) (undo func()) {
 			g.set("cgroup.procs", strconv.Itoa(pid))
 			g.set(g.limit, strconv.Itoa(size*kib))
@@ -116,7 +116,7 @@ func TestShimWithoutMemoryTellsTheTruth(t *testing.T) {
 		n++
 	}
 	killed := g.kills()
-	for i := range rounds(t, upgrades(t, 6), 2*time.Second) {
+	for i := range rounds(t, upgrades(t, 6), 20*time.Second) {
 		room := []int{1 << 20, 64 << 10, 4 << 10, 1 << 10, 256, 0}[i%6]
 		try(n, fmt.Sprint("addresses for ", room, " KiB"), func(pid int) (undo func()) {
 			size := procNumber(t, fmt.Sprintf("/proc/%d/status", pid), "VmSize:")

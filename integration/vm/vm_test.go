@@ -188,4 +188,4 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 // do with its cgroups.
 const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|" +
 	"OutputThatNobodyReads|SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|" +
-	"NothingGrowsWith|ExecStormWhile|FullDiskIs|ShimWithoutDescriptors|FailingProbes|CrashOfAShim|ShimKilledInACall|IdleShimIsSmall|MemoryOfABurst)"
+	"NothingGrowsWith|ExecStormWhile|FullDiskIs|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere|FailingProbes|CrashOfAShim|ShimKilledInACall|IdleShimIsSmall|MemoryOfABurst)"
