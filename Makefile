@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)
 # The bounds below are for a small machine with cold caches; a run takes less.
 UNIT_TIME        ?= 5m
 INTEGRATION_TIME ?= 10m
-V2_TIME          ?= 20m
+V2_TIME          ?= 40m
 ROUNDS           ?= 1
 TIME             ?= 30m
 

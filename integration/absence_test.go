@@ -29,7 +29,7 @@ func TestExecStormWhileContainerdIsAwayIsToldInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const lanes, rounds, idle = 8, 8, 28 // in each round of a lane one exec runs, and some are only added
+	const lanes, rounds, idle = 8, 8, 18 // in each round of a lane one exec runs, and some are only added
 	long := strings.Repeat("-x", 30)     // fewer events then are too many to be kept in memory
 	ids := make([][]string, lanes)
 	storm := func(from, to int) {
