@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // result is that of one test.
@@ -42,7 +44,7 @@ func (r results) read(folder string, from io.Reader) (count, failed int, err err
 			known := r[key]
 			switch event.Action {
 			case "run":
-				if known.Outcome != "fail" {
+				if known.Outcome != "fail" && !known.sometimes() {
 					known.Output, known.Outcome = "", ""
 				}
 			case "output":
@@ -52,10 +54,11 @@ func (r results) read(folder string, from io.Reader) (count, failed int, err err
 				if event.Action == "fail" {
 					known.Failed++
 				}
-				if known.Failed == 0 {
-					known.Outcome = event.Action
-				} else {
+				switch {
+				case known.Failed > 0:
 					known.Outcome = "fail"
+				case known.Outcome == "": // else it is as it once was
+					known.Outcome = event.Action
 				}
 				if event.Test != "" {
 					count++
@@ -114,7 +117,13 @@ func (r result) worse() bool {
 	case r.Outcome == "fail":
 		return r.Failed > 2*r.Beside.Failed
 	}
-	return r.Outcome == "skip" && r.Beside.Outcome == "pass"
+	return r.Outcome == "skip" && r.Beside.Outcome == "pass" && !r.sometimes()
+}
+
+// sometimes says whether the test has seen containerd itself not do what it does at
+// other times.
+func (r result) sometimes() bool {
+	return r.Outcome == "skip" && strings.HasPrefix(r.reason(), tools.Sometimes)
 }
 
 // failure is the reason of a test that has failed, and how often it does.

@@ -11,6 +11,8 @@ import (
 
 	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // entry is one line of a container's log: "TIME STREAM TAG TEXT".
@@ -75,6 +77,21 @@ func numbered(lines []string, n int) error {
 	return nil
 }
 
+// lostByContainerd ends the test of a container that has ended if containerd has
+// closed its end of the container's streams before it had read all. That is what
+// 1.6 does when it deletes a task, and says then that it could not read on.
+func lostByContainerd(t *testing.T, c *container) {
+	t.Helper()
+	if !programs.Release.Older("1.7") {
+		return
+	}
+	for line := range strings.Lines(c.p.d.Log()) {
+		if strings.Contains(line, c.id) && strings.Contains(line, "Failed to pipe std") && strings.Contains(line, "file already closed") {
+			t.Skip(tools.Sometimes + "read the streams of a container to their end: it says itself that it has closed them before (Failed to pipe … file already closed)")
+		}
+	}
+}
+
 // The log has all of both streams, lines that are too long in parts, and what
 // has no end of line.
 func TestLogHasAllThatIsWritten(t *testing.T) {
@@ -89,6 +106,7 @@ func TestLogHasAllThatIsWritten(t *testing.T) {
 		t.Errorf("the container ended with %d, %s", status.ExitCode, status.Reason)
 	}
 	var entries []entry
+	lostByContainerd(t, c)
 	eventually(t, func() (err error) { // the log is written after the exit is known
 		entries, err = readLog(c.log())
 		if err == nil && len(texts(entries, "stdout")) < 5002 {
@@ -152,6 +170,7 @@ func TestLogIsRotated(t *testing.T) {
 	if len(files) < 3 {
 		t.Errorf("the log was rotated %d times only before the container had ended", len(files)-1)
 	}
+	lostByContainerd(t, c)
 	eventually(t, func() error {
 		var all []entry // one line may go on in the next file
 		for _, file := range files {

@@ -59,6 +59,9 @@ func Chosen() (Containerd, error) {
 // the test is about.
 const Cannot = "this containerd cannot: "
 
+// Sometimes begins one about what it does not do each time.
+const Sometimes = Cannot + "always "
+
 // Packaged are those that need not be built.
 func Packaged() []Containerd {
 	return slices.DeleteFunc(slices.Clone(Containerds), func(c Containerd) bool { return c.Debian == "" })
