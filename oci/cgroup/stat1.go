@@ -28,6 +28,11 @@ var counted = [...]struct {
 	{"hugetlb", "cgroup.procs", readHugetlb},
 }
 
+// onlyOfRoots is a file that the root of each hierarchy has and no other group. A
+// root is never gone, and lacks pids.max and others of the files that go first: an
+// ordinary user's containers may be in it.
+const onlyOfRoots = "release_agent"
+
 // readV1 reads a controller as far as its files are there and may be read. The
 // hierarchies are removed one after the other, and a sample of what is left
 // half-way would hide the last whole one: so one in which something is gone is
@@ -46,7 +51,7 @@ func (g *Group) readV1() (*metrics1.Metrics, error) {
 		gone := isGone(err)
 		if err == nil {
 			err = c.read(&r, m)
-			gone = isGone(err) && !r.has(c.first)
+			gone = isGone(err) && !r.has(c.first) && !r.has(onlyOfRoots)
 			r.leave()
 		}
 		if gone {
