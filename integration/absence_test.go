@@ -10,6 +10,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/daemon"
 )
@@ -79,7 +80,12 @@ func TestExecStormWhileContainerdIsAwayIsToldInOrder(t *testing.T) {
 
 	events := comesBack(t, d)
 	b.reload()
-	b.end()
+	ended := b.wait(b.task)
+	if err := b.task.Kill(b.ctx, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ended()
+	b.delete() // the shim stays until all is told
 	list, err := events.Until(bounded(t), b.ID(), func(list []daemon.Event) bool {
 		return slices.ContainsFunc(list, func(e daemon.Event) bool { return e.Topic == "/tasks/delete" && e.ExecID == "" })
 	})
