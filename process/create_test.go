@@ -211,6 +211,16 @@ func TestDeleteThatFailedIsAskedAgain(t *testing.T) {
 	receive(t, "the container is gone", b.gone)
 }
 
+// Somebody freezes the cgroup for a moment, in which the runtime looks.
+func TestDeleteOfWhatWasFrozenForAMoment(t *testing.T) {
+	b := newBox(t, boxOptions{init: "exit 3"})
+	b.run()
+	b.ends(3)
+	b.runtime.On(b.bundle, "delete", `[ -e "$bundle/once" ] || { >"$bundle/once"; fail 'cannot delete container that is not stopped: paused'; }`)
+	b.delete()
+	b.expect("create", "start", "exit", "delete")
+}
+
 // The runtime may have lost its state, by a reboot of its tmpfs or a delete of
 // somebody else's.
 func TestDeleteOfWhatTheRuntimeDoesNotKnow(t *testing.T) {

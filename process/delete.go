@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/cleatrun/cleat/oci/rootfs"
 	"github.com/cleatrun/cleat/process/stdio"
@@ -50,7 +51,7 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 		p.drain(ctx, streams)
 	}
 	err := c.runtime.Delete(ctx, c.ID, false)
-	if err != nil && c.thawed() {
+	if err != nil && (c.thawed() || saidPaused(err)) {
 		err = c.runtime.Delete(ctx, c.ID, false)
 	}
 	if err != nil {
@@ -69,6 +70,10 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 	p.record(s.Exit, c.oomKilled(), true)
 	return &Event{Kind: ProcessDeleted, PID: s.PID, Exit: s.Exit}, nil
 }
+
+// saidPaused tells that the runtime has refused to delete what it took for paused.
+// By now whoever had frozen it may have let it go.
+func saidPaused(err error) bool { return strings.Contains(err.Error(), "paused") }
 
 // awaitEnd waits for the end of a process that was told to die.
 func (p *Process) awaitEnd(ctx context.Context) error {

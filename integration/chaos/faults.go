@@ -87,7 +87,10 @@ func (w *world) killShim(c containerPlan) error {
 		return errNothing
 	}
 	w.noteKill(c.shim())
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != unix.ESRCH {
+		return err
+	}
+	return errNothing // it has just ended
 }
 
 func (w *world) stop(ctx context.Context, c containerPlan, d time.Duration) error {
