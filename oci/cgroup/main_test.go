@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) {
 		childJobs[name](arg)
 		os.Exit(0)
 	}
+	// The library tells there of each file that it cannot parse.
+	log.L.Logger.SetOutput(io.Discard)
 	os.Exit(m.Run())
 }
 
