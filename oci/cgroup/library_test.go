@@ -365,9 +365,14 @@ func mustAgreeOnOdd(t *testing.T, mode Mode, files map[string]string) {
 		if file == "partitions" {
 			continue // the library does not bear what it cannot have
 		}
-		texts := append([]string{text[:len(text)/2], text + text}, odd...)
+		texts := []string{text[:len(text)/2], text + text}
+		for i, changed := range odd {
+			if !testing.Short() || i%8 == 0 {
+				texts = append(texts, changed)
+			}
+		}
 		if strings.Contains(file, ".memsw.") || strings.Contains(file, ".kmem.") {
-			texts = texts[:6] // as others of the controller
+			texts = texts[:min(len(texts), 6)] // as others of the controller
 		}
 		for _, changed := range texts {
 			replace(t, path, changed)

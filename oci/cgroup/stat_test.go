@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -156,6 +157,102 @@ func TestStatWhileTheGroupVanishesIsWhole(t *testing.T) {
 				t.Fatalf("half a sample: %+v", m)
 			}
 		}
+	}
+}
+
+// On V2 a sample is of one directory. Nothing stays open of one that goes while it
+// is read.
+func TestStatWhileAGroupOfV2VanishesIsWhole(t *testing.T) {
+	top, s := newV2(t)
+	if controllers, err := controllers(top.dirs[""]); err == nil && slices.Contains(controllers, "memory") {
+		top.enable(t, top.dirs[""])
+	}
+	s.Paths[""] += "/inner"
+	stat := func(g *Group) bool {
+		sample, err := g.Stat()
+		if errdefs.IsNotFound(err) {
+			return false
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := decode(t, sample).(*stats2.Metrics)
+		counted := m.Memory.GetUsageLimit() != 0
+		if m.CPU.GetUsageUsec() == 0 || counted != (m.MemoryEvents != nil) || counted != (m.Pids.GetLimit() != 0) {
+			t.Fatalf("half a sample: %v", m)
+		}
+		return true
+	}
+	files := -1
+	for range 10 {
+		inner := top.nested(t, "inner")
+		p := startIn(t, "spin:5ms", true, inner.all()...)
+		read, unread := restore(t, s), restore(t, s)
+		if !stat(read) {
+			t.Fatal("it is gone already")
+		}
+		p.Process.Kill()
+		p.mustEnd(t)
+		gone := make(chan struct{})
+		go func() { inner.remove(t); close(gone) }()
+		for there := true; there; {
+			select {
+			case <-gone:
+				there = false
+			default:
+			}
+			// None was kept, so that each is of now or there is none.
+			stat(unread)
+			unread.mu.Lock()
+			unread.sample = nil
+			unread.mu.Unlock()
+			if !stat(read) {
+				t.Fatal("the last sample is lost")
+			}
+		}
+		if stat(unread) {
+			t.Error("there is a sample of a group that is gone")
+		}
+		read.Close()
+		unread.Close()
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files < 0 {
+			files = len(open)
+		}
+		// Those of processes that have ended are closed by and by.
+		if len(open) > files+3*10 {
+			t.Fatalf("%d files are open, after the first %d", len(open), files)
+		}
+	}
+}
+
+// Groups have the names that users give to containers' parents.
+func TestGroupsOfAnyNameAreRead(t *testing.T) {
+	tr := newGroup(t)
+	for _, name := range []string{"a:b", "with  spaces ", "tab\t", `back\slash\040`, "é😀", "%s%d", "*?[a", "...", "-", strings.Repeat("n", 255)} {
+		inner := tr.nested(t, name)
+		p := startIn(t, "spin:5ms", true, inner.all()...)
+		g := load(t, p.Process.Pid)
+		s, err := g.Stat()
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if f := figuresOf(t, s); f.cpu == 0 {
+			t.Errorf("%q: %+v", name, f)
+		}
+		if pids, err := g.PIDs(); err != nil || !slices.Equal(pids, []int{p.Process.Pid}) {
+			t.Errorf("%q: pids %v, %v", name, pids, err)
+		}
+		if again, err := restore(t, g.State()).Stat(); err != nil || again.Message != s.Message {
+			t.Errorf("%q: when it is restored: %v, %v", name, again, err)
+		}
+		p.Process.Kill()
+		p.mustEnd(t)
+		inner.remove(t)
 	}
 }
 

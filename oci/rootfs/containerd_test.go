@@ -403,6 +403,34 @@ func TestSameAsContainerdInAUserNamespace(t *testing.T) {
 	}
 }
 
+func TestFolderThatLayersHaveInCommon(t *testing.T) {
+	for _, c := range []struct{ layers, dir, moved string }{
+		{"/a/b/1:/a/b/2", "/a/b", "1:2"},
+		{"/a/b/1/fs:/a/b/22/fs:/a/b/1", "/a/b", "1/fs:22/fs:1"},
+		{"/a/b:/a/b/c", "/a", "b:b/c"},
+		{"/a/bb/1:/a/b/2", "/a", "bb/1:b/2"},
+		{`/a/c\:d/1::/a/c\:d/2`, `/a/c\:d`, "1::2"},
+		{"/a/1:/b/2", "", ""},
+		{"/1:/2", "", ""},
+		{"a/1:a/2", "a", "1:2"},
+		{"1:2", "", ""},
+		{"", "", ""},
+		// They could be written in fewer words.
+		{"/a//b/1:/a/b/2", "", ""},
+		{"/a/./b/1:/a/b/2", "", ""},
+		{"/a/b/../b/1:/a/b/2", "", ""},
+		{"/a/b/:/a/b/2", "", ""},
+	} {
+		layers := splitLayers(c.layers)
+		dir := commonDir(layers)
+		if dir != c.dir {
+			t.Errorf("of %s: %q, want %q", c.layers, dir, c.dir)
+		} else if got := moved(layers, dir, ""); dir != "" && got != c.moved {
+			t.Errorf("%s from there: %s, want %s", c.layers, got, c.moved)
+		}
+	}
+}
+
 // An image of many layers, whose paths do not fit into the page that mount(2)
 // takes; idmapped, too.
 func TestSameAsContainerdOfManyLayers(t *testing.T) {
@@ -437,5 +465,5 @@ func TestSameAsContainerdOfManyLayers(t *testing.T) {
 			}
 		})
 	}
-	eventuallyOneWorkingDirectory(t)
+	eventuallyOneWorkingDirectory(t, ours)
 }

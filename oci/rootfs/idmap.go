@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,6 +83,9 @@ func userNamespace(uidmap, gidmap string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gidmap: %w", err)
 	}
+	// What is asked for about a parent is the kernel's about one thread of it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	// A process is born into the namespace and stopped at once: as it is traced,
 	// the kernel stops it when it has replaced its program, before the first
 	// instruction. Should its tracer end, the signal ends it, too.

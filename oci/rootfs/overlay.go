@@ -121,6 +121,12 @@ func commonDir(layers []string) string {
 	if common == "/" || common == "." {
 		return ""
 	}
+	for _, layer := range layers {
+		// "/a//b/c" does not begin with "/a/b", and "/a/b/../c" does.
+		if layer != "" && path.Clean(layer) != layer {
+			return ""
+		}
+	}
 	return common
 }
 
