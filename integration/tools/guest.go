@@ -36,7 +36,8 @@ var guestPackages = []string{
 	"busybox-static", // the shell and its usual commands
 	"crun",
 	"criu",
-	"dbus", // systemd's cgroups are asked for through it
+	"dbus",      // systemd's cgroups are asked for through it
+	"e2fsprogs", // the tests of loop devices make file systems
 	"iproute2",
 	"iptables", // CNI's bridge plugin and criu
 	"kmod",     // the kernel loads modules through modprobe

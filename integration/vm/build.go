@@ -29,6 +29,9 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 	if p.older, err = tools.EnsureDocker(ctx, os.Stdout, older.Debian); err != nil {
 		return programs{}, err
 	}
+	for _, name := range packages {
+		p.packages = append(p.packages, filepath.Join(t.Dir, filepath.Base(name)+".test"))
+	}
 	for _, v := range tools.Variants {
 		path, err := t.Variant(ctx, v)
 		if err != nil {
@@ -42,14 +45,18 @@ func build(ctx context.Context, t tools.Tools) (programs, error) {
 	}
 	p.variants = append(p.variants, reference)
 	// The tests' packages are the folder above and one beside this.
-	for _, args := range [][]string{
+	builds := [][]string{
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.init, "./guest"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.tests, ".."},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.pods, "../cri"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.walks, "../compatibility/walk"},
 		{"test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.chaos, "../chaos"},
 		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.cast, "../chaos/cast"},
-	} {
+	}
+	for i, name := range packages {
+		builds = append(builds, []string{"test", "-C", "../..", "-c", "-trimpath", "-ldflags", "-s -w", "-o", p.packages[i], "./" + name})
+	}
+	for _, args := range builds {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the machine's C library is another
 		cmd.WaitDelay = 5 * time.Second

@@ -49,6 +49,7 @@ func (a *archive) dir(path string, perm uint32) { a.entry(path, unix.S_IFDIR|per
 func (a *archive) char(path string, dev uint64) { a.entry(path, unix.S_IFCHR|0o666, 0, dev) }
 func (a *archive) symlink(path, target string)  { a.content(path, unix.S_IFLNK|0o777, target) }
 func (a *archive) text(path, content string)    { a.content(path, unix.S_IFREG|0o644, content) }
+func (a *archive) program(path, script string)  { a.content(path, unix.S_IFREG|0o755, script) }
 
 func (a *archive) content(path string, mode uint32, content string) {
 	a.entry(path, mode, int64(len(content)), 0)

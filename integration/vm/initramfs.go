@@ -28,6 +28,8 @@ type programs struct {
 	cast  string // what it brings along
 	older string // tree of packages with an older containerd
 
+	packages []string // test binaries of the shim's packages
+
 	variants []string // tools.Variants of the shim, and tools.Tools.Reference
 }
 
@@ -109,6 +111,10 @@ func writeInitramfs(path string, guest tools.Guest, p programs, j job.Job) error
 	a.file(inside(job.PodTests), p.pods)
 	a.file(inside(job.Walks), p.walks)
 	a.file(inside(job.Chaos), p.chaos)
+	a.program(inside(job.Packages), runPackages)
+	for _, binary := range p.packages {
+		a.file(inside(job.Packages)+"-"+filepath.Base(binary), binary)
+	}
 	a.dir(inside(job.Programs), 0o755)
 	a.dir(inside(job.Programs)+"/cni", 0o755)
 	a.file(inside(job.Programs)+"/"+tools.Cast, p.cast)

@@ -19,6 +19,7 @@ const (
 	PodTests = "/cleat/podtests" // package cri's
 	Walks    = "/cleat/walks"    // package walk's
 	Chaos    = "/cleat/chaos"    // the command chaos's
+	Packages = "/cleat/packages" // a program that runs those of packages of the shim itself
 	Port     = "cleat.results"   // name of the virtio-serial port
 	Systemd  = "systemd"         // a Job's Init
 )
