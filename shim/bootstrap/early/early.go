@@ -1,6 +1,6 @@
 // Package early runs the actions that containerd runs most, `start` and the
-// cheap half of `delete`, before the rest of the program is initialised. The
-// protobuf runtime and its registries alone cost more than what these do.
+// cheap half of `delete`, before the rest of the program is initialised, so that
+// what the daemon imports costs them nothing.
 //
 // It works because Go initialises packages in the order of their import paths
 // as soon as what they import is ready (The Go Programming Language
