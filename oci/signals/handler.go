@@ -17,12 +17,16 @@ import (
 // adds one to the eventfd.
 var (
 	pending uint64
-	event   int32
-	one     uint64 = 1
+	//lint:ignore U1000 the handler's
+	event int32
+	//lint:ignore U1000 the handler's
+	one uint64 = 1
 )
 
 // handler is called by the kernel alone, with the number of the signal, on the
 // signal stack that Go's runtime has given to each of its threads.
+//
+//lint:ignore U1000 handlerPC is of it
 func handler()
 
 // handlerPC is where it begins, restorerPC where what it returns to does: 0 where
