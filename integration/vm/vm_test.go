@@ -63,19 +63,22 @@ func TestCoreScheduling(t *testing.T) {
 	}
 }
 
-// TestChaos breaks what containers depend on, on cgroup v2: the short form, and
-// with options in CLEAT_TEST_CHAOS what they say. It is no part of the short form
-// of these tests: a round takes minutes here.
+// TestChaos breaks what containers depend on, on cgroup v2: a few rounds, or what
+// CLEAT_TEST_CHAOS says. It is no part of the short form of these tests: each round
+// takes most of a minute here.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes too long for the short form")
 	}
-	pattern := "^TestChaos$"
-	if os.Getenv("CLEAT_TEST_CHAOS") != "" {
-		pattern = "^TestChaosAsAsked$"
+	j := job.Job{}
+	if os.Getenv(envChaos) == "" {
+		j.Env = []string{envChaos + "=-seed 4004 -rounds 3 -containers 6"}
 	}
-	inMachine(t, "chaos on cgroup v2", job.Job{}, job.Chaos, pattern)
+	inMachine(t, "chaos on cgroup v2", j, job.Chaos, "^TestChaosAsAsked$")
 }
+
+// envChaos names the options of the command chaos.
+const envChaos = "CLEAT_TEST_CHAOS"
 
 // prepare makes all that machines are made from, once for all tests.
 var prepare = sync.OnceValues(func() (parts struct {
