@@ -530,3 +530,31 @@ func BenchmarkStat(b *testing.B) {
 		})
 	}
 }
+
+// In the root of a hierarchy there are no limits, by which a group is known to be
+// there. An ordinary user's shim can be in it, with its containers.
+func TestRootOfAHierarchyIsThere(t *testing.T) {
+	root := t.TempDir()
+	paths := map[string]string{}
+	for file, text := range recorded1 {
+		controller, name, isV1 := strings.Cut(file, "/")
+		if !isV1 || name == "pids.max" || name == "rdma.max" {
+			continue
+		}
+		paths[controller] = "/"
+		if err := os.MkdirAll(filepath.Join(root, controller), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		replace(t, filepath.Join(root, file), text)
+		replace(t, filepath.Join(root, controller, onlyOfRoots), "\n")
+	}
+	g := restore(t, State{Mode: V1, Root: root, Paths: paths})
+	mustAgree(t, g)
+	s, err := g.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := figuresOf(t, s); f.memory == 0 || f.cpu == 0 {
+		t.Errorf("%+v", f)
+	}
+}
