@@ -14,10 +14,10 @@ import (
 const (
 	// mostPrivate is how much of its own memory an idle shim may have, in that of
 	// the smallest Go process that listens on a socket.
-	mostPrivate = 2.4
+	mostPrivate = 1.9
 	// mostThreads that it may have. How many there are depends on which system
 	// calls took long.
-	mostThreads = 8
+	mostThreads = 5
 )
 
 // TestIdleShimIsSmall compares the memory of idle shims with that of another

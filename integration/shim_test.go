@@ -64,6 +64,7 @@ func TestIdleShimSleeps(t *testing.T) {
 	b := newBox(t, d, "idle", forever).start(nil)
 	b.exec("an-exec", nil, "sleep", "1000")
 	pid := b.shimPID()
+	size := private(t, pid)
 	// What was just done may have an aftermath, once.
 	eventually(t, func() error {
 		before := switches(t, pid)
@@ -73,6 +74,11 @@ func TestIdleShimSleeps(t *testing.T) {
 		}
 		return nil
 	})
+	// A collection of garbage would show: it takes 400 KiB for itself.
+	const more = 100 // KiB
+	if now := private(t, pid); now > size+more {
+		t.Errorf("the shim has done nothing, and has grown from %d to %d KiB of its own", size, now)
+	}
 	b.end()
 }
 

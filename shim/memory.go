@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -15,10 +14,8 @@ const (
 	manyPercent = 25
 	// restTime is for how long nothing has been done when a burst is over.
 	restTime = 2 * time.Second
-	// burst is how many bytes a shim allocates that has served some dozens of
-	// operations. What is less is not worth a collection, which makes a small heap
-	// larger.
-	burst = 1 << 20
+	// burst is how many operations are worth a collection.
+	burst = 64
 )
 
 // collectOften is called when there are many containers.
@@ -28,18 +25,23 @@ var collectOften = sync.OnceFunc(func() { debug.SetGCPercent(manyPercent) })
 // no heap below 4 MiB, so that a shim of many containers would keep what it needed
 // to make them.
 type rest struct {
-	mu    sync.Mutex // guards what follows
-	timer *time.Timer
-	was   uint64 // bytes allocated in all when memory was given back last
+	mu         sync.Mutex // guards what follows
+	timer      *time.Timer
+	operations int // since memory was given back last
 }
 
-// after tells that an operation has ended, in a shim of so many containers.
+// after tells that an operation has ended, in a shim of so many containers. That of
+// one container is left alone: its first collection would make it half as large
+// again.
 func (r *rest) after(containers int) {
 	if containers >= many {
 		collectOften()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.operations++; r.operations < burst {
+		return
+	}
 	if r.timer == nil {
 		r.timer = time.AfterFunc(restTime, r.giveBack)
 		return
@@ -48,15 +50,8 @@ func (r *rest) after(containers int) {
 }
 
 func (r *rest) giveBack() {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
 	r.mu.Lock()
-	much := m.TotalAlloc-r.was >= burst
-	if much {
-		r.was = m.TotalAlloc
-	}
+	r.operations = 0
 	r.mu.Unlock()
-	if much {
-		debug.FreeOSMemory()
-	}
+	debug.FreeOSMemory()
 }

@@ -63,7 +63,8 @@ func parseV1Mounts(mountinfo io.Reader) (v1Mounts, error) {
 			continue
 		}
 		if len(long) > 0 {
-			line, long = append(long, line...), nil
+			long = append(long, line...)
+			line, long = long, long[:0]
 		}
 		if bytes.Contains(line, []byte(" - cgroup ")) {
 			m.add(string(line))
