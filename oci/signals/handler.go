@@ -17,16 +17,16 @@ import (
 // adds one to the eventfd.
 var (
 	pending uint64
-	//lint:ignore U1000 the handler's
+	//lint:ignore U1000 the handler uses it
 	event int32
-	//lint:ignore U1000 the handler's
+	//lint:ignore U1000 the handler uses it
 	one uint64 = 1
 )
 
 // handler is called by the kernel alone, with the number of the signal, on the
 // signal stack that Go's runtime has given to each of its threads.
 //
-//lint:ignore U1000 handlerPC is of it
+//lint:ignore U1000 handlerPC has its address
 func handler()
 
 // handlerPC is where it begins, restorerPC where what it returns to does: 0 where
