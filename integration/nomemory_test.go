@@ -79,11 +79,14 @@ func TestShimWithoutMemoryTellsTheTruth(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
 	g := newMemoryGroup(t, l.Namespace+"-shim")
+	// A runtime that has just enough memory for its data and not for its program,
+	// which the kernel reads from the disk again and again, never gets anywhere.
+	patience := l.configured("[limits]\nlaunch = \"4s\"\ncontrol = \"2s\"\n")
 	const kib = 1024
 	died, failed, lived := 0, 0, 0
 	try := func(i int, what string, scarce func(pid int) (undo func())) {
 		f := l.fragile(fmt.Sprintf("scarce-%d", i), 1+i)
-		f.boot()
+		f.boot(patience)
 		pid := f.shimPID()
 		undo := scarce(pid)
 		done := f.live()
@@ -106,7 +109,7 @@ func TestShimWithoutMemoryTellsTheTruth(t *testing.T) {
 		nothingOf(t, f.member)
 	}
 	n := 0
-	for i := range rounds(t, upgrades(t, 12), 40*time.Second) {
+	for i := range rounds(t, upgrades(t, 12), 20*time.Second) {
 		size := []int{512, 1536, 1024, 4 << 10, 1280, 1152, 2048, 1408, 1792, 32 << 10, 1664, 8 << 10}[i%12]
 		try(n, fmt.Sprint(size, " KiB"), func(pid int) (undo func()) {
 			g.set("cgroup.procs", strconv.Itoa(pid))
@@ -125,7 +128,9 @@ func TestShimWithoutMemoryTellsTheTruth(t *testing.T) {
 		n++
 	}
 	t.Logf("%d had enough, in %d something failed, %d shims died; the kernel has killed %d times", lived, failed, died, killed)
-	if killed == 0 || died == 0 || failed == 0 {
+	// Whether the kernel kills the runtime, the shim, or nobody, and lets the runtime
+	// read its program for ever, is its choice.
+	if failed == 0 {
 		t.Error("there was always enough of it")
 	}
 }
