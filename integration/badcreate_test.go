@@ -183,38 +183,41 @@ func TestPIDOfSomebodyElse(t *testing.T) {
 func TestBundleThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	l := newLone(t)
-	readOnly := func(m *member, flags uintptr) {
+	// A mount of its own, on which nobody has a file open to write.
+	readOnly := func(m *member) (undo func()) {
 		t.Helper()
-		if err := unix.Mount("", m.bundle, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+		if err := unix.Mount(m.bundle, m.bundle, "", unix.MS_BIND, ""); err != nil {
 			t.Fatal(err)
+		}
+		if err := unix.Mount("", m.bundle, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := unix.Unmount(m.bundle, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for _, started := range []bool{true, false} {
 		m := l.prepare(fmt.Sprint("read-only-", started))
-		if err := unix.Mount(m.bundle, m.bundle, "", unix.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
 		if started {
 			m.boot()
-			readOnly(m, unix.MS_RDONLY)
+			undo := readOnly(m)
 			if _, err := m.tryCreate(l.ctx); err == nil || !strings.Contains(err.Error(), "read-only file system") {
 				t.Errorf("Create in a read-only bundle gives %v", err)
 			}
-			readOnly(m, 0)
+			undo()
 			m.run()
 			m.kill("", unix.SIGKILL)
 			m.wait("")
 			m.delete("")
 			m.shutdown()
 		} else {
-			readOnly(m, unix.MS_RDONLY)
+			undo := readOnly(m)
 			if _, err := m.tryBoot(); err == nil || !strings.Contains(err.Error(), "read-only file system") {
 				t.Errorf("start in a read-only bundle gives %v", err)
 			}
-			readOnly(m, 0)
-		}
-		if err := unix.Unmount(m.bundle, unix.MNT_DETACH); err != nil {
-			t.Fatal(err)
+			undo()
 		}
 		m.clean()
 	}
