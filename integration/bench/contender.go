@@ -39,11 +39,15 @@ func (c contender) on(name, path string) contender {
 // findContenders makes what is not built for the tests anyway. What cannot be had
 // is told and left out.
 func (b *bench) findContenders() error {
+	installed, err := filepath.Abs(filepath.Join(b.out, "installed"))
+	if err != nil {
+		return err
+	}
 	for _, program := range []*string{&b.tools.Shim, &b.tools.StockShim, &b.tools.Runc, &b.beside} {
 		if *program == "" {
 			continue
 		}
-		path, err := install(*program, filepath.Join(b.tools.Dir, "bench", "installed"))
+		path, err := install(*program, installed)
 		if err != nil {
 			return err
 		}
@@ -61,7 +65,7 @@ func (b *bench) findContenders() error {
 	}
 	path, err := buildPlain(b.ctx, b.tools)
 	if err == nil {
-		path, err = install(path, filepath.Join(b.tools.Dir, "bench", "installed", plain))
+		path, err = install(path, filepath.Join(installed, plain))
 	}
 	if err != nil {
 		b.results.leaveOut(b.progress, plain, err.Error())

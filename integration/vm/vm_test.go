@@ -189,5 +189,6 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 // same selects what -short leaves out: tests of what the shim itself refuses,
 // keeps, counts or is short of, a hundred times or by the megabyte, which takes
 // long in a machine without kvm and has nothing to do with its cgroups.
-const same = "^Test(SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThatAreNone|OutputThatNobodyReads|SpilledOutput|" +
-	"ManyContainersAtATime|NothingGrowsWith|ExecStormWhile|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere)"
+const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|OutputThatNobodyReads|" +
+	"SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|NothingGrowsWith|" +
+	"ExecStormWhile|FailingProbes|ShimKilledInACall|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere)"

@@ -25,8 +25,8 @@ const ttrpcAddressVariable = "TTRPC_ADDRESS"
 // The working directory is the bundle of the container ID, which may vanish.
 // Descriptors 0, 1 and 2 are /dev/null, 3 is a listening Unix socket on which
 // connections may wait already; no others are inherited. The environment is
-// that of `start` with GOMAXPROCS=1, OTEL_SERVICE_NAME=containerd-shim-ID and
-// containerd's TTRPC_ADDRESS. The process leads a process group of its own; its
+// that of `start` with GOMAXPROCS=1, OTEL_SERVICE_NAME=containerd-shim-ID,
+// containerd's TTRPC_ADDRESS, and without huge pages for Go's heap by GODEBUG. The process leads a process group of its own; its
 // OOM score, its cgroup and its core scheduling group are set by `start`.
 //
 // `start` does not wait for the daemon: the socket holds what comes early. It

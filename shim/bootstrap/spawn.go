@@ -79,14 +79,19 @@ func (c Call) daemonArgs(debug bool) []string {
 }
 
 // daemonEnv is the environment of the daemon: ours, with what is the daemon's
-// own. One processor is enough for it, and keeps its threads and memory few.
-func daemonEnv(environ []string, ttrpcAddress, id string) []string {
+// own. One processor is enough for it, and keeps its threads and memory few. Where
+// the kernel gives huge pages to everybody, Go is told to do without: a heap of
+// half a MiB would have 2 MiB.
+func daemonEnv(environ []string, ttrpcAddress, id string, hugePages bool) []string {
 	own := map[string]string{
 		"GOMAXPROCS":        "1",
 		"OTEL_SERVICE_NAME": "containerd-shim-" + id,
 	}
 	if ttrpcAddress != "" {
 		own[ttrpcAddressVariable] = ttrpcAddress
+	}
+	if hugePages {
+		own[debugVariable] = withSetting(environ, "disablethp=1")
 	}
 	env := make([]string, 0, len(environ)+len(own))
 	for _, variable := range environ {
@@ -95,12 +100,33 @@ func daemonEnv(environ []string, ttrpcAddress, id string) []string {
 			env = append(env, variable)
 		}
 	}
-	for _, name := range []string{"GOMAXPROCS", "OTEL_SERVICE_NAME", ttrpcAddressVariable} {
+	for _, name := range []string{"GOMAXPROCS", "OTEL_SERVICE_NAME", ttrpcAddressVariable, debugVariable} {
 		if value, ok := own[name]; ok {
 			env = append(env, name+"="+value)
 		}
 	}
 	return env
+}
+
+// debugVariable holds settings of Go's runtime (package runtime, Environment
+// Variables).
+const debugVariable = "GODEBUG"
+
+// withSetting is the value of debugVariable with one more setting.
+func withSetting(environ []string, setting string) string {
+	for _, variable := range environ {
+		if value, ok := strings.CutPrefix(variable, debugVariable+"="); ok && value != "" {
+			return value + "," + setting
+		}
+	}
+	return setting
+}
+
+// hugePagesForAll tells whether memory is given as huge pages to who has not asked
+// for it (Documentation/admin-guide/mm/transhuge.rst).
+func hugePagesForAll() bool {
+	text, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	return err == nil && strings.Contains(string(text), "[always]")
 }
 
 // maxOOMScore is OOM_SCORE_ADJ_MAX of linux/oom.h.

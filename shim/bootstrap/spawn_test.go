@@ -123,3 +123,25 @@ func TestWithSchedCoreTheDaemonHasACookieOfItsOwn(t *testing.T) {
 		t.Errorf("the daemon's cookie is %x, ours %x", daemons, cookie)
 	}
 }
+func TestDaemonHasNoHugePagesThatItHasNotAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		environ []string
+		all     bool
+		want    string
+	}{
+		{[]string{"A=b"}, false, ""},
+		{[]string{"A=b"}, true, "GODEBUG=disablethp=1"},
+		{[]string{"GODEBUG=gctrace=1"}, true, "GODEBUG=gctrace=1,disablethp=1"},
+		{[]string{"GODEBUG="}, true, "GODEBUG=disablethp=1"},
+		{[]string{"GODEBUG=gctrace=1"}, false, "GODEBUG=gctrace=1"},
+	} {
+		env := daemonEnv(c.environ, "", "id", c.all)
+		got := slices.DeleteFunc(slices.Clone(env), func(v string) bool { return len(v) < 8 || v[:8] != "GODEBUG=" })
+		if c.want == "" && len(got) == 0 {
+			continue
+		}
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%q, huge pages for all %v: %q, want %q", c.environ, c.all, got, c.want)
+		}
+	}
+}

@@ -153,7 +153,7 @@ func (c Call) startDaemon(bundle oci.Bundle, listener int, p params, o oci.Optio
 			return process{}, err
 		}
 	}
-	return c.spawn(string(bundle), listener, c.daemonArgs(c.Debug || p.debug), daemonEnv(os.Environ(), p.ttrpcAddress, c.ID))
+	return c.spawn(string(bundle), listener, c.daemonArgs(c.Debug || p.debug), daemonEnv(os.Environ(), p.ttrpcAddress, c.ID, hugePagesForAll()))
 }
 
 // workingBundle is the bundle of a `start`: the working directory, unless the
