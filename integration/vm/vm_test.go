@@ -191,4 +191,5 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 // long in a machine without kvm and has nothing to do with its cgroups.
 const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|OutputThatNobodyReads|" +
 	"SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|NothingGrowsWith|" +
-	"ExecStormWhile|FailingProbes|ShimKilledInACall|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere)"
+	"ExecStormWhile|FailingProbes|ShimKilledInACall|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere|Trap15|RunWithCNI|" +
+	"Operator(UpgradesShims|SeesShims|IsTold|OnAHost|Reaches))"
