@@ -72,6 +72,33 @@ func TestOOMOfAnExecIsToldBeforeItsExit(t *testing.T) {
 	}
 }
 
+// What is known of kills, and the watch for them, is handed over: what was told
+// before an upgrade is not told again, and what comes after it is.
+func TestOOMIsToldAcrossUpgrades(t *testing.T) {
+	onlyOurs(t)
+	t.Parallel()
+	l := newLone(t)
+	for i := range 3 {
+		m := l.member(fmt.Sprint("oom-upgraded-", i), memory).run()
+		upgradeTo(t, m.shim, programs.Shim)
+		m.exec("eater", eater...)
+		if status := m.wait("eater"); status != 137 {
+			t.Errorf("the exec ended with %d, want 137", status)
+		}
+		for range 3 {
+			upgradeTo(t, m.shim, programs.Shim)
+		}
+		if err := inOrder(m.told("/tasks/exit", "eater"), "/tasks/exec-started eater", "/tasks/oom", "/tasks/exit eater"); err != nil {
+			t.Error(err)
+		}
+		m.delete("eater")
+		m.end()
+		if n := ooms(m.told("/tasks/delete", "")); n != 1 {
+			t.Errorf("one kill is told %d times:\n%s", n, eventLines(l.sink.Of(m.id)))
+		}
+	}
+}
+
 // init survives that one of its children is killed: only the kernel's own word
 // tells of it.
 func TestOOMThatInitSurvivesIsTold(t *testing.T) {
