@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatrun/cleat/integration/place"
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // machine is where it was measured.
@@ -18,12 +21,18 @@ type machine struct {
 	Kernel, Cgroups, Go string
 	CPUs                int
 	Shim                string // release
+	Program             string // what the shim is, whatever its release: a digest
 	Load                string // of the last minute, before it began
 	Neighbours          int    // other containerds and shims of tests
 }
 
 func (m machine) String() string {
 	return fmt.Sprintf("Linux %s, %d CPUs, cgroup %s, %s, load %s before it began\n", m.Kernel, m.CPUs, m.Cgroups, m.Go, m.Load)
+}
+
+// sameProgram tells that two results are of the same shim.
+func (m machine) sameProgram(other machine) bool {
+	return m.Program != "" && m.Program == other.Program
 }
 
 // describe looks at the machine.
@@ -41,6 +50,10 @@ func (r *results) describe(b *bench) {
 	if out, err := exec.CommandContext(b.ctx, b.tools.Shim, "-v").Output(); err == nil {
 		m.Shim = strings.Join(strings.Fields(string(out)), " ")
 	}
+	var err error
+	if m.Program, err = programOf(b.ctx, b.tools); err != nil {
+		fmt.Fprintf(b.progress, "the program cannot be told from others, so no other run's results are added to this one's: %v\n", err)
+	}
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range environs {
 		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), place.EnvMark+"=") {
@@ -48,6 +61,20 @@ func (r *results) describe(b *bench) {
 		}
 	}
 	r.Machine = m
+}
+
+// programOf is the same for two builds of the same sources. Its release is not: that
+// of a tree whose document has just been written is another one.
+func programOf(ctx context.Context, t tools.Tools) (string, error) {
+	path, err := t.Unstamped(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text)), nil
 }
 
 // lookAtMachine warns of what will disturb.

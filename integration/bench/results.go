@@ -96,7 +96,7 @@ func (r *results) keep(path string) {
 		return
 	}
 	old := &results{}
-	if json.Unmarshal(text, old) != nil || old.Form != r.Form || old.Machine.Shim != r.Machine.Shim {
+	if json.Unmarshal(text, old) != nil || old.Form != r.Form || !r.Machine.sameProgram(old.Machine) {
 		return
 	}
 	r.Began, r.Machine = old.Began, old.Machine

@@ -1,8 +1,15 @@
 package main
 
 import (
+	"context"
+	"debug/buildinfo"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cleatrun/cleat/integration/tools"
 )
 
 // A promise is judged by the median or a percentile, by itself or as a ratio, and
@@ -40,6 +47,65 @@ func TestPromisesAreJudged(t *testing.T) {
 	}
 	if v := (row{metric: "x.ms", most: 3, limit: "runc"}).judge(r); v.LimitRatio != 3 || v.Ratio != 0.5 {
 		t.Errorf("ratios: %+v", v)
+	}
+}
+
+// A part of the measurements leaves what earlier ones have measured of the same
+// program, and only that: its release is another one as soon as a document is written.
+func TestPartsAddUpAsLongAsTheProgramIsTheSame(t *testing.T) {
+	made := func(release, program, metric string) *results {
+		r := newResults("full")
+		r.Machine.Shim, r.Machine.Program = release, program
+		r.add(metric, cleat, 1)
+		return r
+	}
+	for _, c := range []struct {
+		program string // of the earlier part
+		kept    bool
+	}{{"a", true}, {"b", false}, {"", false}} {
+		path := filepath.Join(t.TempDir(), "results.json")
+		if err := made("v1", c.program, "first.ms").write(path); err != nil {
+			t.Fatal(err)
+		}
+		second := made("v1-dirty", "a", "second.ms")
+		second.keep(path)
+		if got := second.get("first.ms", cleat) != nil; got != c.kept || second.get("second.ms", cleat) == nil {
+			t.Errorf("after a part of %q: kept is %v, %v", c.program, got, second.Metrics)
+		}
+	}
+	unknown := made("v1", "", "second.ms")
+	if unknown.Machine.sameProgram(unknown.Machine) {
+		t.Error("two unknown programs are taken for the same")
+	}
+}
+
+// What tells programs apart has no version in it.
+func TestProgramIsKnownWithoutItsVersion(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	programs, err := tools.Ensure(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := programs.Unstamped(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv(tools.EnvBuilt) != "" {
+		return
+	}
+	said, err := exec.CommandContext(ctx, path, "-v").CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "Version:  (devel)\n") {
+		t.Errorf("%q, %v", said, err)
+	}
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range info.Settings {
+		if strings.HasPrefix(s.Key, "vcs") {
+			t.Errorf("it has %s", s)
+		}
 	}
 }
 

@@ -105,13 +105,15 @@ func (b *builder) program(ctx context.Context, module string, p program) error {
 	return os.WriteFile(out+".key", []byte(key), 0o644)
 }
 
+// alone is the environment of a make that must not share an outer one's job server
+// or flags.
+var alone = []string{"MAKEFLAGS=", "MAKELEVEL=", "MFLAGS="}
+
 // shim lets the Makefile build the shim under test; Go decides whether there
 // is anything to do.
 func (b *builder) shim(ctx context.Context) error {
 	build := func() error {
-		// An outer make must not share its job server or its flags with ours.
-		env := []string{"MAKEFLAGS=", "MAKELEVEL=", "MFLAGS="}
-		return run(ctx, b.root, env, "make", "--no-print-directory", "build")
+		return run(ctx, b.root, alone, "make", "--no-print-directory", "build")
 	}
 	if _, err := os.Stat(b.tools.Shim); err == nil {
 		return build() // a second or so: not worth a line

@@ -39,6 +39,23 @@ func (t Tools) Variant(ctx context.Context, v Variant) (string, error) {
 	return t.beside(ctx, v.Name, ".", "-tags", "no_grpc", "-ldflags", flags, "./cmd/containerd-shim-cleat-v2")
 }
 
+// Unstamped builds the shim as the Makefile does, but without a version, and says
+// where it is: those of two commits are equal if the program is the same. Where
+// nothing is built it is the shim itself.
+func (t Tools) Unstamped(ctx context.Context) (string, error) {
+	if os.Getenv(EnvBuilt) != "" {
+		return t.Shim, nil
+	}
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(t.Dir, "variants", "unstamped")
+	// What Go stamps by itself is a version, too.
+	env := append(alone, "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
+	return path, run(ctx, root, env, "make", "--no-print-directory", "build", "VERSION=", "REVISION=", "SHIM="+path, "TOOL="+os.DevNull)
+}
+
 // Reference builds the smallest program that is made as a shim is (package
 // reference), and says where it is.
 func (t Tools) Reference(ctx context.Context) (string, error) {
