@@ -62,7 +62,7 @@ type counts struct {
 }
 
 var forms = map[string]counts{
-	"full": {rounds: 40, calls: 200, budget: 50 * time.Second, idle: []int{1, 20, 100}, crowd: 200, megabyte: 256, window: time.Minute, stress: 10 * time.Second,
+	"full": {rounds: 40, calls: 200, budget: 50 * time.Second, idle: []int{1, 20, 100}, crowd: 200, megabyte: 256, window: time.Minute, stress: 5 * time.Second,
 		grouped: []int{1, 100, 250, 500, 1000}, alone: []int{1, 50, 100, 200, 300}},
 	"quick": {rounds: 5, calls: 40, budget: 3 * time.Second, idle: []int{1, 10}, crowd: 16, megabyte: 128, window: 5 * time.Second, stress: 2 * time.Second,
 		grouped: []int{1, 20}, alone: []int{1, 10}},

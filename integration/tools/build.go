@@ -9,6 +9,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"debug/elf"
+	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +27,8 @@ type program struct {
 	out  string   // path below the build folder
 	env  []string // on top of the environment
 	tags string
+	// instead has what is compiled in the place of files of the package.
+	instead map[string]string
 }
 
 const (
@@ -41,12 +45,18 @@ var thirdParty = []program{
 	{pkg: containerdCmd + "containerd", out: "containerd", env: []string{"CGO_ENABLED=0"}},
 	{pkg: containerdCmd + "ctr", out: "ctr", env: []string{"CGO_ENABLED=0"}},
 	{pkg: containerdCmd + "containerd-shim-runc-v2", out: "containerd-shim-runc-v2", env: []string{"CGO_ENABLED=0"}, tags: "no_grpc"},
-	{pkg: containerdCmd + "containerd-stress", out: "containerd-stress", env: []string{"CGO_ENABLED=0"}},
+	{pkg: containerdCmd + "containerd-stress", out: "containerd-stress", env: []string{"CGO_ENABLED=0"}, instead: map[string]string{"rlimit_unix.go": stressLimit}},
 	{pkg: "github.com/opencontainers/runc", out: "runc", env: []string{"CGO_ENABLED=1"}},
 	{pkg: cniPlugins + "main/bridge", out: "cni/bridge", env: []string{"CGO_ENABLED=0"}},
 	{pkg: cniPlugins + "main/loopback", out: "cni/loopback", env: []string{"CGO_ENABLED=0"}},
 	{pkg: cniPlugins + "ipam/host-local", out: "cni/host-local", env: []string{"CGO_ENABLED=0"}},
 }
+
+// stressLimit lets containerd-stress be content with as many open files as it may
+// have: it wants 100,000, which not every root can give, and uses a few hundred.
+//
+//go:embed stresslimit.go.txt
+var stressLimit string
 
 // builder carries what the steps of one Ensure share.
 type builder struct {
@@ -91,13 +101,27 @@ func (b *builder) program(ctx context.Context, module string, p program) error {
 		versions.Write(text)
 	}
 	out := filepath.Join(b.tools.Dir, p.out)
-	key := fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprintf("%s %s %v %s %s", p.pkg, p.tags, p.env, runtime.Version(), versions.Bytes()))))
+	described := fmt.Sprintf("%s %s %v %s %s", p.pkg, p.tags, p.env, runtime.Version(), versions.Bytes())
+	if p.instead != nil {
+		described += fmt.Sprint(p.instead)
+	}
+	key := fmt.Sprintf("%x", sha256.Sum256([]byte(described)))
 	if upToDate(out, key) {
 		return nil
 	}
 	err := b.step("build "+p.out, func() error {
-		args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", out, p.pkg}
-		return run(ctx, module, p.env, "go", args...)
+		args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", out}
+		dir, pkg := module, p.pkg
+		if p.instead != nil {
+			var remove func()
+			var err error
+			if dir, remove, err = changed(ctx, module, p); err != nil {
+				return err
+			}
+			defer remove()
+			pkg = "."
+		}
+		return run(ctx, dir, p.env, "go", append(args, pkg)...)
 	})
 	if err != nil {
 		return err
@@ -108,6 +132,33 @@ func (b *builder) program(ctx context.Context, module string, p program) error {
 // alone is the environment of a make that must not share an outer one's job server
 // or flags.
 var alone = []string{"MAKEFLAGS=", "MAKELEVEL=", "MFLAGS="}
+
+// changed copies the program's module with other files in the place of some of the
+// package's. Go lets nobody replace a file where modules are kept.
+func changed(ctx context.Context, module string, p program) (dir string, remove func(), err error) {
+	list := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Dir}}\n{{.Dir}}", p.pkg)
+	list.Dir = module
+	out, err := list.Output()
+	if err != nil {
+		return "", nil, fmt.Errorf("where is %s: %w", p.pkg, err)
+	}
+	root, pkg, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	copied, err := os.MkdirTemp("", "cleat-module-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { os.RemoveAll(copied) }
+	dir = filepath.Join(copied, strings.TrimPrefix(pkg, root))
+	err = os.CopyFS(copied, os.DirFS(root))
+	for name, text := range p.instead {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, name)), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	if err != nil {
+		remove()
+		return "", nil, err
+	}
+	return dir, remove, nil
+}
 
 // shim lets the Makefile build the shim under test; Go decides whether there
 // is anything to do.
