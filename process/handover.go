@@ -60,7 +60,9 @@ func (c *Container) Hold(ctx context.Context) error {
 	c.mu.Lock()
 	close(c.held)
 	for _, p := range c.processes() {
-		p.stopWatch()
+		if p.watched {
+			p.child.Interrupt()
+		}
 	}
 	group, processes := c.cgroup, c.processes()
 	c.mu.Unlock()
@@ -106,6 +108,7 @@ func (c *Container) GoOn() {
 		if p.child == nil || p.told() {
 			continue
 		}
+		p.child.Continue()
 		if !p.watched {
 			p.beginWatch()
 		}
@@ -113,9 +116,7 @@ func (c *Container) GoOn() {
 	if c.cgroup == nil {
 		return
 	}
-	if err := c.cgroup.GoOnWatch(); err != nil {
-		c.log("container %s: %v", c.ID, err)
-	}
+	c.cgroup.GoOnWatch()
 	if c.rewatch {
 		c.rewatch = false
 		if err := c.cgroup.WatchOOM(func() { c.checkOOM() }); err != nil {

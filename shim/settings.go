@@ -14,12 +14,12 @@ import (
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/child"
 	"github.com/cleatrun/cleat/oci/driver"
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/cleatrun/cleat/process"
 	"github.com/cleatrun/cleat/process/stdio"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/options"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // readLimit bounds how long the binary may take to read a client's TOML.
@@ -100,8 +100,8 @@ func readOptions(ctx context.Context, m options.Message) (c options.Config, err 
 
 // anyOf is a google.protobuf.Any.
 func anyOf(m options.Message) []byte {
-	b := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), m.TypeURL)
-	return protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), m.Value)
+	b := wire.AppendSized(wire.AppendTag(nil, 1, wire.BytesKind), m.TypeURL)
+	return wire.AppendSized(wire.AppendTag(b, 2, wire.BytesKind), m.Value)
 }
 
 // logs is what becomes of a container's output that nobody takes.

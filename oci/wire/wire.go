@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"unicode/utf8"
-
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Field is one field of a message.
 type Field struct {
-	Number int32
-	kind   protowire.Type
+	Number Number
+	kind   Kind
 	number uint64
 	bytes  []byte
 }
@@ -24,9 +22,9 @@ type Field struct {
 func Fields(message []byte) iter.Seq2[Field, error] {
 	return func(yield func(Field, error) bool) {
 		for len(message) > 0 {
-			f, n := consume(message)
-			if n < 0 {
-				yield(f, protowire.ParseError(n))
+			f, n, err := consume(message)
+			if err != nil {
+				yield(f, err)
 				return
 			}
 			message = message[n:]
@@ -37,61 +35,59 @@ func Fields(message []byte) iter.Seq2[Field, error] {
 	}
 }
 
-func consume(message []byte) (f Field, n int) {
-	number, kind, tag := protowire.ConsumeTag(message)
-	if tag < 0 {
-		return f, tag
+// consume reads the field at the beginning of message, and tells its length.
+func consume(message []byte) (f Field, n int, err error) {
+	f.Number, f.kind, n, err = tag(message)
+	if err == nil && f.Number > maxNumber {
+		err = errNumber
 	}
-	if number > protowire.MaxValidNumber {
-		return f, -1
+	if err != nil {
+		return f, 0, err
 	}
-	f.Number, f.kind = int32(number), kind
-	switch kind {
-	case protowire.VarintType:
-		f.number, n = protowire.ConsumeVarint(message[tag:])
-	case protowire.BytesType:
-		f.bytes, n = protowire.ConsumeBytes(message[tag:])
+	var size int
+	switch value := message[n:]; f.kind {
+	case VarintKind:
+		f.number, size, err = varint(value)
+	case BytesKind:
+		f.bytes, size, err = sized(value)
 	default:
-		n = protowire.ConsumeFieldValue(number, kind, message[tag:])
+		size, err = length(f.Number, f.kind, value, 0)
 	}
-	if n < 0 {
-		return f, n
-	}
-	return f, tag + n
+	return f, n + size, err
 }
 
 // Bool sets *v to the field's value. As with every method here, a field of
 // another kind than asked for is left alone: it is an unknown one.
 func (f Field) Bool(v *bool) {
-	if f.kind == protowire.VarintType {
+	if f.kind == VarintKind {
 		*v = f.number != 0
 	}
 }
 
 // Uint32 sets *v to the field's value.
 func (f Field) Uint32(v *uint32) {
-	if f.kind == protowire.VarintType {
+	if f.kind == VarintKind {
 		*v = uint32(f.number)
 	}
 }
 
 // Int32 sets *v to the field's value, also that of an enum.
 func (f Field) Int32(v *int32) {
-	if f.kind == protowire.VarintType {
+	if f.kind == VarintKind {
 		*v = int32(f.number)
 	}
 }
 
 // Bytes sets *v to the field's bytes, which are part of the message.
 func (f Field) Bytes(v *[]byte) {
-	if f.kind == protowire.BytesType {
+	if f.kind == BytesKind {
 		*v = f.bytes
 	}
 }
 
 // TextBytes is Bytes of a text, which must be UTF-8.
 func (f Field) TextBytes(v *[]byte) error {
-	if f.kind != protowire.BytesType {
+	if f.kind != BytesKind {
 		return nil
 	}
 	if !utf8.Valid(f.bytes) {
@@ -115,28 +111,28 @@ func (f Field) Text(v *string) error {
 
 // Int64 sets *v to the field's value.
 func (f Field) Int64(v *int64) {
-	if f.kind == protowire.VarintType {
+	if f.kind == VarintKind {
 		*v = int64(f.number)
 	}
 }
 
 // Uint64 sets *v to the field's value.
 func (f Field) Uint64(v *uint64) {
-	if f.kind == protowire.VarintType {
+	if f.kind == VarintKind {
 		*v = f.number
 	}
 }
 
 // Copy sets *v to a copy of the field's bytes.
 func (f Field) Copy(v *[]byte) {
-	if f.kind == protowire.BytesType {
+	if f.kind == BytesKind {
 		*v = append([]byte{}, f.bytes...)
 	}
 }
 
 // Element adds the field's text to a list.
 func (f Field) Element(list *[]string) error {
-	if f.kind != protowire.BytesType {
+	if f.kind != BytesKind {
 		return nil
 	}
 	var v string
@@ -149,7 +145,7 @@ func (f Field) Element(list *[]string) error {
 
 // Texts adds the field's entry to a map.
 func (f Field) Texts(m *map[string]string) error {
-	if f.kind != protowire.BytesType {
+	if f.kind != BytesKind {
 		return nil
 	}
 	var key, value string
@@ -174,7 +170,7 @@ func (f Field) Texts(m *map[string]string) error {
 }
 
 // IsMessage tells whether the field can be a message.
-func (f Field) IsMessage() bool { return f.kind == protowire.BytesType }
+func (f Field) IsMessage() bool { return f.kind == BytesKind }
 
 // Message reads the field into a message, which may have some of its fields
 // already: what comes twice is one.

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci"
+	"github.com/cleatrun/cleat/oci/wire"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Stdout writes to the process's stdout. Unlike os.Stdout it does not end the
@@ -51,15 +51,15 @@ func startAnswer(legacy bool, address string, version int) []byte {
 		}
 	}
 	b := appendVarint(nil, 1, uint64(version))
-	b = protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), address)
-	return protowire.AppendString(protowire.AppendTag(b, 3, protowire.BytesType), "ttrpc")
+	b = wire.AppendSized(wire.AppendTag(b, 2, wire.BytesKind), address)
+	return wire.AppendSized(wire.AppendTag(b, 3, wire.BytesKind), "ttrpc")
 }
 
 // DeleteAnswer is a containerd.task.v3.DeleteResponse, what `delete` prints.
 func DeleteAnswer(e oci.Exit) []byte {
 	b := appendVarint(nil, 1, uint64(uint32(e.Pid)))
 	b = appendVarint(b, 2, uint64(uint32(e.Status)))
-	return protowire.AppendBytes(protowire.AppendTag(b, 3, protowire.BytesType), timestamp(e.Timestamp))
+	return wire.AppendSized(wire.AppendTag(b, 3, wire.BytesKind), timestamp(e.Timestamp))
 }
 
 // timestamp is a google.protobuf.Timestamp.
@@ -69,9 +69,9 @@ func timestamp(t time.Time) []byte {
 }
 
 // appendVarint appends a field, unless it has proto3's default.
-func appendVarint(b []byte, number protowire.Number, v uint64) []byte {
+func appendVarint(b []byte, number wire.Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
-	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
+	return wire.AppendVarint(wire.AppendTag(b, number, wire.VarintKind), v)
 }

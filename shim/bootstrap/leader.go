@@ -10,7 +10,6 @@ import (
 
 	"github.com/cleatrun/cleat/oci/wire"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // JoinKey is the ttrpc metadata key under which a `start` tells the running
@@ -104,8 +103,8 @@ const (
 
 // connectRequest is a whole ttrpc request, Connect of a version of the Task API.
 func connectRequest(namespace, id string, version int) []byte {
-	text := func(b []byte, number protowire.Number, s string) []byte {
-		return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), s)
+	text := func(b []byte, number wire.Number, s string) []byte {
+		return wire.AppendSized(wire.AppendTag(b, number, wire.BytesKind), s)
 	}
 	pair := func(b []byte, key, value string) []byte {
 		return text(b, 5, string(text(text(nil, 1, key), 2, value)))
@@ -113,7 +112,7 @@ func connectRequest(namespace, id string, version int) []byte {
 	request := text(nil, 1, "containerd.task.v"+strconv.Itoa(version)+".Task")
 	request = text(request, 2, "Connect")
 	request = text(request, 3, string(text(nil, 1, id)))
-	request = protowire.AppendVarint(protowire.AppendTag(request, 4, protowire.VarintType), uint64(askLimit.Nanoseconds()))
+	request = wire.AppendVarint(wire.AppendTag(request, 4, wire.VarintKind), uint64(askLimit.Nanoseconds()))
 	request = pair(request, "containerd-namespace-ttrpc", namespace)
 	request = pair(request, JoinKey, id)
 

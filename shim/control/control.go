@@ -17,9 +17,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/wire"
 	"github.com/cleatrun/cleat/shim/upgrade"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Service is the ttrpc service's full name.
@@ -180,29 +180,20 @@ func Encode(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return protowire.AppendBytes(protowire.AppendTag(nil, valueField, protowire.BytesType), text), nil
+	return wire.AppendSized(wire.AppendTag(nil, valueField, wire.BytesKind), text), nil
 }
 
 // Decode fills v with what Encode was given. An empty message leaves it alone.
 func Decode(message []byte, v any) error {
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return invalid(protowire.ParseError(n))
+	for f, err := range wire.Fields(message) {
+		if err != nil {
+			return invalid(err)
 		}
-		message = message[n:]
-		if number != valueField || kind != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-				return invalid(protowire.ParseError(n))
-			}
-			message = message[n:]
+		if f.Number != valueField || !f.IsMessage() {
 			continue
 		}
-		text, n := protowire.ConsumeBytes(message)
-		if n < 0 {
-			return invalid(protowire.ParseError(n))
-		}
-		message = message[n:]
+		var text []byte
+		f.Bytes(&text)
 		if err := json.Unmarshal(text, v); err != nil {
 			return invalid(err)
 		}

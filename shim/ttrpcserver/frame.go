@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cleatrun/cleat/oci/wire"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
@@ -177,7 +176,7 @@ func encodeAnswer(stream uint32, payload []byte, st *failure) []byte {
 	const envelope = 2 * (1 + binary.MaxVarintLen64) // of both fields, at most
 	frame := make([]byte, headerSize, headerSize+envelope+len(told)+len(payload))
 	if st != nil {
-		frame = protowire.AppendBytes(protowire.AppendTag(frame, 1, protowire.BytesType), told)
+		frame = wire.AppendSized(wire.AppendTag(frame, 1, wire.BytesKind), told)
 	}
 	frame = wire.AppendBytes(frame, 2, payload)
 	size := len(frame) - headerSize
