@@ -33,7 +33,7 @@ help:
 	@echo 'make compatibility  all of it on containerd 1.6 to 2.4, with three OCI runtimes, by all clients; writes docs/compatibility.md (root)'
 	@echo 'make chaos    containers and execs while everything that can die dies, then a look at everything (root; TIME=2m, SEED=n)'
 	@echo 'make chaos-stock  the same on containerd'"'"'s own shim'
-	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 20 minutes; BENCH=-list lists all)'
+	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 10 minutes; BENCH=-list lists all; BENCH='"'"'-runs 3'"'"': three runs)'
 	@echo 'make bench-quick  the same with few samples, in under 2 minutes on a machine that does nothing else'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'

@@ -18,13 +18,13 @@ const (
 	markEnd   = "<!-- end -->"
 )
 
-// document writes every table whose markers a file has.
-func (r *results) document(path string) error {
+// document writes every table between its markers in a file. runs are the whole ones.
+func (r *results) document(path string, runs []wholeRun) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable()}
+	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable(), "runs": runsTable(runs)}
 	for _, t := range tables {
 		all[t.name] = r.table(t)
 	}

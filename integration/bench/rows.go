@@ -53,6 +53,7 @@ type verdict struct {
 	Value                      float64
 	Against                    float64 `json:",omitempty"` // the figure of what it is compared with
 	Ratio                      float64 `json:",omitempty"` // to Against
+	Compared                   bool    `json:",omitempty"` // it is the ratio that is promised
 	Limit, LimitRatio          float64 `json:",omitempty"` // what is possible, and the ratio to it
 	Verdict                    string  // met, not met, or not measured
 }
@@ -67,7 +68,7 @@ func (w row) in(form string) row {
 
 func (w row) judge(r *results) verdict {
 	w = w.in(r.Form)
-	v := verdict{What: w.what, Unit: w.unit, Metric: w.metric, Budget: w.budget(), Verdict: "not measured"}
+	v := verdict{What: w.what, Unit: w.unit, Metric: w.metric, Budget: w.budget(), Compared: w.against != "", Verdict: "not measured"}
 	ours := r.get(w.metric, cleat)
 	if ours == nil {
 		return v
