@@ -60,9 +60,7 @@ func (c *Container) Hold(ctx context.Context) error {
 	c.mu.Lock()
 	close(c.held)
 	for _, p := range c.processes() {
-		if p.watched {
-			p.child.Interrupt()
-		}
+		p.stopWatch()
 	}
 	group, processes := c.cgroup, c.processes()
 	c.mu.Unlock()
@@ -108,7 +106,6 @@ func (c *Container) GoOn() {
 		if p.child == nil || p.told() {
 			continue
 		}
-		p.child.Continue()
 		if !p.watched {
 			p.beginWatch()
 		}
@@ -116,7 +113,9 @@ func (c *Container) GoOn() {
 	if c.cgroup == nil {
 		return
 	}
-	c.cgroup.GoOnWatch()
+	if err := c.cgroup.GoOnWatch(); err != nil {
+		c.log("container %s: %v", c.ID, err)
+	}
 	if c.rewatch {
 		c.rewatch = false
 		if err := c.cgroup.WatchOOM(func() { c.checkOOM() }); err != nil {
