@@ -187,6 +187,7 @@ func (c *oomCounter) open(g *Group) {
 	fd, err := unix.Open(filepath.Join(c.dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		c.file = os.NewFile(uintptr(fd), name)
+		unix.SetNonblock(fd, true) // as in package child
 	}
 }
 

@@ -87,7 +87,11 @@ func open(pid int) (*Child, error) {
 		family.disown(pid)
 		return nil, fmt.Errorf("open pidfd of process %d: %w", pid, err)
 	}
-	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	// Not before, or Go's netpoller would have it, too. A program of before package
+	// ready, to which the shim may go back, waits for it there.
+	unix.SetNonblock(fd, true)
+	return &Child{PID: pid, pidfd: pidfd}, nil
 }
 
 // maxDepth bounds the way up from a process to the shim.

@@ -389,3 +389,23 @@ func TestExitIsToldWithoutAWatch(t *testing.T) {
 	}
 	c.Close()
 }
+
+// A shim may go back to a program that waits for pidfds on Go's netpoller, which
+// takes none that blocks.
+func TestPidfdIsOneForTheNetpoller(t *testing.T) {
+	c := launchOne(t, "exec sleep 100")
+	conn, err := c.Pidfd().SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("flags %#x, %v", flags, err)
+		}
+	})
+	if err := c.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, c)
+	c.Close()
+}
