@@ -91,6 +91,7 @@ func (c *Container) Hold(ctx context.Context) error {
 
 // GoOn undoes Hold, and begins what a restored container does by itself.
 func (c *Container) GoOn() {
+	c.reserveExit()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {
@@ -121,6 +122,20 @@ func (c *Container) GoOn() {
 		if err := c.cgroup.WatchOOM(func() { c.checkOOM() }); err != nil {
 			c.log("container %s: watch for OOM: %v", c.ID, err)
 		}
+	}
+}
+
+// reserveExit takes the room for the record of the exit if the program that has
+// created the container did not.
+func (c *Container) reserveExit() {
+	c.mu.Lock()
+	ends := c.init.child != nil && c.init.reaped.At.IsZero() && !c.init.told()
+	c.mu.Unlock()
+	if !ends {
+		return
+	}
+	if err := c.bundle.ReserveExit(); err != nil {
+		c.log("container %s: take room for the record of its exit: %v", c.ID, err)
 	}
 }
 
