@@ -86,14 +86,14 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The others take longer and are made of the same parts.
-	out, err := command(ctx, "root", "-only", "size|life|hand|exec|cpu|memory|kernel|output|metrics|kill|idle|upgrade", "-out", dir, "-doc", doc).CombinedOutput()
+	out, err := command(ctx, "root", "-only", "size|life|parallel|hand|exec|cpu|memory|kernel|floor|output|metrics|kill|idle|upgrade", "-out", dir, "-doc", doc).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	r := read(t, dir)
 	for _, metric := range []string{
 		"size.shim", "life.create", "life.total", "life-fifo.total", "exec.total", "cpu.start", "cpu.daemon", "cpu.delete", "memory-1.private", "grouped-2.each",
-		"output-64k.rate", "output-100.rate", "terminal.rate", "metrics.time", "metrics.shim", "kill.time", "idle.wakeups",
+		"output-64k.rate", "output-100.rate", "terminal.rate", "output-64k.client", "metrics.time", "metrics.shim", "state.time", "state.cpu", "parallel.total", "kill.time", "idle.wakeups",
 	} {
 		for _, contender := range []string{cleat, stock} {
 			if s := r.get(metric, contender); s == nil || s.Median <= 0 && metric != "idle.wakeups" && metric != "grouped-2.each" {
@@ -110,6 +110,16 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 	if s := r.get("life.total", "runc"); s == nil || s.Median <= 0 {
 		t.Errorf("by hand: %+v", s)
 	}
+	for i, row := range rows { // in the same run, so that they can be compared
+		if v := r.Rows[i]; row.limit != "" && v.Limit <= 0 {
+			t.Errorf("the limit of %q: %+v", row.what, v)
+		}
+	}
+	for _, how := range bounds {
+		if s := r.get(how.metric, byHandName); s == nil || s.Median <= 0 {
+			t.Errorf("%s: %+v", how.what, s)
+		}
+	}
 	if len(r.LeftOut) > 0 && r.LeftOut["kernel"] == "" || len(r.LeftOut) > 1 {
 		t.Errorf("left out: %v", r.LeftOut)
 	}
@@ -117,7 +127,7 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"budgets", "life", "exec", "cpu", "output", "metrics", "kill", "idle", "size"} {
+	for _, name := range []string{"budgets", "life", "exec", "cpu", "output", "metrics", "parallel", "kill", "idle", "size"} {
 		_, table, _ := strings.Cut(string(filled), "<!-- bench: "+name+" -->")
 		table, _, _ = strings.Cut(table, markEnd)
 		if !strings.Contains(table, "| cleat |") {

@@ -85,7 +85,7 @@ func (r *results) budgetTable() string {
 			against, ratio = figure(v.Against), figure(v.Ratio)
 		}
 		if v.Limit > 0 {
-			limit, limitRatio = figure(v.Limit), figure(v.LimitRatio)
+			limit, limitRatio = figure(v.Limit)+" "+v.LimitOf, figure(v.LimitRatio)
 		}
 		verdict := v.Verdict
 		if verdict == "not met" {
@@ -105,6 +105,8 @@ func measurementOf(metric string) string {
 		return "memory"
 	case "terminal":
 		return "output"
+	case "state":
+		return "metrics"
 	}
 	return name
 }
@@ -118,7 +120,7 @@ type table struct {
 type tableRow struct{ metric, what string }
 
 // contenderNames are the columns, in this order.
-var contenderNames = []string{cleat, stock, plain, cleat + "+crun", stock + "+crun", "runc", "crun", conmonName, floor}
+var contenderNames = []string{cleat, stock, plain, cleat + "+crun", stock + "+crun", "runc", "crun", byHandName, conmonName, floor}
 
 func (r *results) table(t table) string {
 	var columns []string
