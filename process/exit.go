@@ -72,7 +72,7 @@ func (p *Process) watchEnds() {
 func (p *Process) ended(exit Exit) {
 	c := p.container
 	told := p.afterLaunch()
-	if !p.isExec() && !c.emptied(exit.At) {
+	if !p.isExec() && (!c.emptied(exit.At) || !c.read(exit.At)) {
 		return // held up; it is asked again
 	}
 	if told {
@@ -164,6 +164,35 @@ func (c *Container) emptied(ended time.Time) bool {
 		return false
 	case <-limit.C:
 		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, hold)
+	}
+	return true
+}
+
+// readGap is how often is looked whether a client has read: nobody tells.
+const readGap = 2 * time.Millisecond
+
+// read returns true when the client has read the output of the init process, which
+// ended at that time, or had the time for it that it is given; false when the
+// container is held up before that.
+func (c *Container) read(ended time.Time) bool {
+	c.mu.Lock()
+	streams, held := c.init.streams, c.held
+	c.mu.Unlock()
+	if c.readFirst == 0 || streams == nil {
+		return true
+	}
+	limit := time.NewTimer(c.readFirst - time.Since(ended))
+	defer limit.Stop()
+	look := time.NewTicker(readGap)
+	defer look.Stop()
+	for streams.Unread() {
+		select {
+		case <-look.C:
+		case <-held:
+			return false
+		case <-limit.C:
+			return true
+		}
 	}
 	return true
 }
