@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/place"
 	"github.com/cleatrun/cleat/integration/poll"
 	"github.com/cleatrun/cleat/integration/tools"
@@ -217,10 +218,79 @@ func TestWithoutRootTheRestIsMeasured(t *testing.T) {
 	if r.get("size.shim", cleat) == nil || !strings.Contains(r.LeftOut["life"], "it needs root") {
 		t.Errorf("measured %v, left out %v", r.Metrics, r.LeftOut)
 	}
-	for _, wrong := range [][]string{{"-form", "huge"}, {"-only", "("}, {"what"}, {"-runs", "0"}, {"-only", "nothing-of-the-kind"}} {
-		out, err := command(ctx, "root", append(wrong, "-out", dir)...).CombinedOutput()
+	unmarked := filepath.Join(dir, "unmarked.md")
+	if err := os.WriteFile(unmarked, []byte("<!-- bench: life -->\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range [][]string{{"-doc", filepath.Join(dir, "none.md")}, {"-doc", unmarked}, {"-beside", filepath.Join(dir, "none")}, {"-form", "huge"}, {"-only", "("}, {"what"}, {"-runs", "0"}, {"-only", "nothing-of-the-kind"}} {
+		cmd := command(ctx, "root", append(wrong, "-out", dir)...)
+		cmd.Env = append(cmd.Env, tools.EnvBuilt+"="+programs.Dir)
+		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "bench: ") {
 			t.Errorf("%v: %v\n%s", wrong, err, out)
 		}
+		if strings.Contains(string(out), "[1/") {
+			t.Errorf("%v: it measures before it tells what is wrong:\n%s", wrong, out)
+		}
+	}
+}
+
+// What cannot be had, to fetch or to build, is named; the rest is measured. What is
+// there of another run, here its containerd, is told and left alone.
+func TestWhatIsMissingIsNamedAndNeighboursAreLeftAlone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	programs, err := tools.Ensure(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	neighbour, err := daemon.Start(ctx, daemon.Config{Tools: programs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := neighbour.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	// A folder without conmon and crun, and nothing to build with.
+	built, dir := t.TempDir(), t.TempDir()
+	for _, file := range programs.Files() {
+		below, err := filepath.Rel(programs.Dir, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(built, below)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, filepath.Join(built, below)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := command(ctx, "root", "-form", "quick", "-only", "size|floor|conmon", "-out", dir)
+	cmd.Env = append(cmd.Env, tools.EnvBuilt+"="+built)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := read(t, dir)
+	for what, why := range map[string]string{"conmon": "conmon cannot be had", "crun": "find crun", plain: "no Go here", "floor": "no Go here"} {
+		if !strings.Contains(r.LeftOut[what], why) || !strings.Contains(string(out), "left out: "+what) {
+			t.Errorf("%s is left out: %q\n%s", what, r.LeftOut[what], out)
+		}
+	}
+	if r.get("size.shim", cleat) == nil || r.get("size.shim", stock) == nil {
+		t.Errorf("measured: %v", r.Metrics)
+	}
+	if !strings.Contains(string(out), "of other test runs, or of one that was broken off") {
+		t.Errorf("the neighbour is not told:\n%s", out)
+	}
+	if client, err := neighbour.Client(); err != nil {
+		t.Error(err)
+	} else if _, err := client.Version(ctx); err != nil {
+		t.Errorf("the neighbour does not answer any more: %v", err)
+	}
+	if _, err := os.Stat(placeOf(t, string(out))); !os.IsNotExist(err) {
+		t.Errorf("the place is left: %v", err)
 	}
 }

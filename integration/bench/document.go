@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,20 +20,44 @@ const (
 	markEnd   = "<!-- end -->"
 )
 
+// documentTables is what a document has, by name; "" is what was not measured.
+func (r *results) documentTables(runs []wholeRun) map[string]string {
+	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable(), "runs": runsTable(runs)}
+	for _, t := range tables {
+		all[t.name] = r.table(t)
+	}
+	return all
+}
+
+// checkDocument tells before anything is measured what would keep it from being
+// written afterwards.
+func checkDocument(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for name := range (&results{}).documentTables(nil) {
+		if _, err := between(text, name, ""); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", path, err))
+		}
+	}
+	if err := unix.Access(path, unix.W_OK); err != nil {
+		failed = errors.Join(failed, fmt.Errorf("write %s: %w", path, err))
+	}
+	return failed
+}
+
 // document writes every table between its markers in a file. runs are the whole ones.
 func (r *results) document(path string, runs []wholeRun) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable(), "runs": runsTable(runs)}
-	for _, t := range tables {
-		all[t.name] = r.table(t)
-	}
 	var failed error
-	for name, table := range all {
+	for name, table := range r.documentTables(runs) {
 		if table == "" {
-			continue // it was not measured: what there is stays
+			continue // what there is stays
 		}
 		if text, err = between(text, name, table); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", path, err))

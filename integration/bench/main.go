@@ -66,6 +66,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		}
 		return nil
 	}
+	if s.doc != "" {
+		if err := checkDocument(s.doc); err != nil {
+			return fmt.Errorf("-doc: %w", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 

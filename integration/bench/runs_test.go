@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,23 @@ func TestBudgetsAreMetInARow(t *testing.T) {
 	}
 	if n, _, _ := look("a"); n != 0 {
 		t.Errorf("%d runs of a program that another one came after", n)
+	}
+}
+
+// A record that is cut off, or of another time, keeps no run from being counted.
+func TestBrokenRecordBeginsAnew(t *testing.T) {
+	for _, text := range []string{"", "{", "[]", `{"full": 1}`, `{"full": [{"Began": "x"}]}`} {
+		dir := t.TempDir()
+		if err := os.WriteFile(historyPath(dir), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := newResults("full")
+		r.Machine.Program = "a"
+		h := readHistory(dir)
+		h.add(r)
+		if n := len(h.of("full", r.Machine)); n != 1 {
+			t.Errorf("%q: %d runs", text, n)
+		}
 	}
 }
 
