@@ -31,17 +31,20 @@ func Unmount(path string) error {
 	if err != nil {
 		return fmt.Errorf("unmount rootfs: %w", err)
 	}
+	mounts, err := listBelow(path)
+	if err != nil {
+		return fmt.Errorf("unmount rootfs: %w", err)
+	}
 	// What something is mounted upon is no link, and a look at it could take for
 	// ever: a file system in user space may not answer.
-	if mountsAt(path) == 0 {
+	if !slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == path }) {
 		if err := refuseLink(path); err != nil {
 			return fmt.Errorf("unmount rootfs: %w", err)
 		}
 	}
 	until := time.Now().Add(patience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := unmountAll(path, unix.UMOUNT_NOFOLLOW)
-		if err == nil {
+		if mounts, err = unmountAll(path, mounts, unix.UMOUNT_NOFOLLOW); err == nil {
 			return nil
 		}
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(until) {
@@ -49,20 +52,30 @@ func Unmount(path string) error {
 		}
 		time.Sleep(pause) // nothing tells when a mount can go
 	}
-	if err := unmountAll(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+	if mounts, err = listBelow(path); err == nil {
+		_, err = unmountAll(path, mounts, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+	}
+	if err != nil {
 		return fmt.Errorf("unmount rootfs %s: %w", path, err)
 	}
 	return nil
 }
 
-// unmountAll unmounts what was mounted last first, so that a mount that another
-// one hides comes when it can be reached again. It goes on after a failure, and
-// does not tell of mounts that cannot be unmounted by their path (EINVAL).
-func unmountAll(path string, flags int) (failures error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+// listBelow lists what is mounted at path and below. The kernel writes a line for every
+// mount of the host, so it is not asked more often than need be.
+func listBelow(path string) ([]*mountinfo.Info, error) {
+	return mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+}
+
+// unmountAll unmounts mounts, what was mounted last first, so that a mount that
+// another one hides comes when it can be reached again. It goes on after a failure,
+// does not tell of mounts that cannot be unmounted by their path (EINVAL), and
+// returns what is left.
+func unmountAll(path string, mounts []*mountinfo.Info, flags int) (left []*mountinfo.Info, failures error) {
+	var err error
 	// The order of making, by which a clone may come before what it was put
 	// upon: what a first pass could not reach, a second can.
-	for left := len(mounts) + 1; err == nil && 0 < len(mounts) && len(mounts) < left; {
+	for before := len(mounts) + 1; err == nil && 0 < len(mounts) && len(mounts) < before; {
 		failures = nil
 		for _, m := range slices.Backward(mounts) {
 			err := unmount(m.Mountpoint, m.FSType, flags)
@@ -70,13 +83,13 @@ func unmountAll(path string, flags int) (failures error) {
 				failures = errors.Join(failures, fmt.Errorf("%s: %w", m.Mountpoint, err))
 			}
 		}
-		left = len(mounts)
-		mounts, err = mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+		before = len(mounts)
+		mounts, err = listBelow(path)
 	}
 	if err == nil && len(mounts) == 0 {
-		return nil
+		return nil, nil
 	}
-	return errors.Join(failures, err)
+	return mounts, errors.Join(failures, err)
 }
 
 // unmount takes the uppermost mount from point. The daemon behind a file system
