@@ -48,10 +48,6 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, fmt.Errorf("create container %s: keep its options: %w", c.ID, err)
 	}
-	if err := c.bundle.ReserveExit(); err != nil {
-		return nil, fmt.Errorf("create container %s: take room for the record of its exit: %w", c.ID, err)
-	}
-	undo.later(func() { c.bundle.ReleaseExit() })
 	if err := rootfs.Mount(c.bundle, c.rootfs); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
 	}
@@ -90,6 +86,7 @@ func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(c
 	// Until the pid is known and owned, no unknown child may be reaped.
 	launched := child.Launching()
 	defer launched()
+	go cgroup.Prepare() // while the runtime works
 	pid, err := launch(ctx, childStreams(streams))
 	if !leftNothing(err) {
 		undo.later(func() {

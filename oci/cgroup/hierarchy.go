@@ -46,6 +46,14 @@ var readV1Mounts = sync.OnceValues(func() (v1Mounts, error) {
 	return m, nil
 })
 
+// Prepare finds out what does not depend on the container, for who does something
+// else before Load.
+func Prepare() {
+	if cgroups.Mode() != cgroups.Unified {
+		readV1Mounts() // Load has the error
+	}
+}
+
 // parseV1Mounts reads proc_pid_mountinfo(5):
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
