@@ -79,11 +79,10 @@ func numbered(lines []string, n int) error {
 
 // lostByContainerd ends the test of a container that has ended if containerd has
 // closed its end of the container's streams before it had read all. That is what
-// 1.6 does when it deletes a task, and says then that it could not read on. To that
-// containerd cleat tells the exit when all is read.
+// 1.6 does when it deletes a task, and says then that it could not read on.
 func lostByContainerd(t *testing.T, c *container) {
 	t.Helper()
-	if !programs.Release.Older("1.7") || runtimeName != stockRuntime {
+	if !programs.Release.Older("1.7") {
 		return
 	}
 	for line := range strings.Lines(c.p.d.Log()) {

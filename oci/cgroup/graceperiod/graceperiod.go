@@ -4,9 +4,10 @@
 // to 16 ms, unless another one has done so a moment before
 // (cgroup_threadgroup_rwsem in kernel/cgroup/cgroup.c, percpu_down_write in
 // kernel/locking/percpu-rwsem.c): every `create` and `exec` of an OCI runtime
-// does. A shim knows before the runtime is run that it will be.
+// does. Even making a group waits for whoever is about to move a process. A shim
+// knows before the runtime is run that it will be, and `start` is the first to know.
 //
-// It imports little, so that a daemon can begin before the rest of the program is
+// It imports little, so that `start` can begin before the rest of the program is
 // initialised.
 package graceperiod
 
@@ -40,19 +41,35 @@ func Begin() {
 
 // attach tells whether it has moved the process to where it is.
 func attach() bool {
+	fd := openOwn()
+	if fd < 0 {
+		return false
+	}
+	defer unix.Close(fd)
+	_, err := unix.Write(fd, []byte("0")) // who writes
+	return err == nil
+}
+
+// openOwn opens the list of processes of the group of this process, in the first
+// hierarchy in which that can be done, and returns -1 if it is none.
+func openOwn() int {
 	var text [4 << 10]byte
 	fd, err := unix.Open("/proc/self/cgroup", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return -1
 	}
 	n, _ := unix.Read(fd, text[:])
 	unix.Close(fd)
 	for line := range strings.Lines(string(text[:max(n, 0)])) {
-		if procs := procsOf(strings.TrimSuffix(line, "\n")); procs != "" && writeSelf(procs) {
-			return true
+		procs := procsOf(strings.TrimSuffix(line, "\n"))
+		if procs == "" {
+			continue
+		}
+		if fd, err := unix.Open(procs, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err == nil {
+			return fd
 		}
 	}
-	return false
+	return -1
 }
 
 // procsOf is the list of processes of a group in /proc/PID/cgroup (cgroups(7)):
@@ -70,14 +87,4 @@ func procsOf(line string) string {
 		hierarchy = "/" + hierarchy
 	}
 	return root + hierarchy + group + "/cgroup.procs"
-}
-
-func writeSelf(procs string) bool {
-	fd, err := unix.Open(procs, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte("0")) // who writes
-	return err == nil
 }

@@ -37,9 +37,12 @@ func TestBeginLeavesTheProcessWhereItIs(t *testing.T) {
 	}
 }
 
-// The rest between is longer than the kernel remembers.
-func TestWhatComesAfterBeginDoesNotWait(t *testing.T) {
-	const rest = 100 * time.Millisecond
+// rest is longer than the kernel remembers.
+const rest = 100 * time.Millisecond
+
+func TestWhatComesAfterBeginDoesNotWait(t *testing.T) { testNoWaitAfter(t, begun) }
+
+func testNoWaitAfter(t *testing.T, begun func(*testing.T)) {
 	var alone, after []time.Duration
 	for range 7 {
 		time.Sleep(rest)
@@ -48,13 +51,16 @@ func TestWhatComesAfterBeginDoesNotWait(t *testing.T) {
 		begun(t)
 		after = append(after, took(t))
 	}
-	slices.Sort(alone)
-	slices.Sort(after)
-	without, with := alone[len(alone)/2], after[len(after)/2]
-	t.Logf("moving a process takes %s, and %s after Begin", without, with)
+	without, with := median(alone), median(after)
+	t.Logf("moving a process takes %s, and %s afterwards", without, with)
 	if limit := max(without/2, 2*time.Millisecond); with > limit {
-		t.Errorf("moving a process takes %s, and %s after Begin", without, with)
+		t.Errorf("moving a process takes %s, and %s afterwards", without, with)
 	}
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 func took(t *testing.T) time.Duration {

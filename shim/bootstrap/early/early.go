@@ -30,10 +30,11 @@ func init() {
 	switch call.Action {
 	case bootstrap.Serve:
 		if !arrival.Begin() { // a program that takes over has no time to lose
-			graceperiod.Begin() // for the container that is to be created
+			graceperiod.BeginLate() // likewise
 		}
 		return
 	case bootstrap.Start:
+		graceperiod.BeginApart() // for the container that is to be created
 		done, err = start(call)
 	case bootstrap.Delete:
 		done, err = call.DeleteFinished(bootstrap.Stdout)
