@@ -33,7 +33,7 @@ help:
 	@echo 'make compatibility  all of it on containerd 1.6 to 2.4, with three OCI runtimes, by all clients; writes docs/compatibility.md (root)'
 	@echo 'make chaos    containers and execs while everything that can die dies, then a look at everything (root; TIME=2m, SEED=n)'
 	@echo 'make chaos-stock  the same on containerd'"'"'s own shim'
-	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 20 minutes; BENCH=-list lists all)'
+	@echo 'make bench    cleat against containerd'"'"'s own shim: figures, plots, budgets (root; 10 minutes; BENCH=-list lists all; BENCH='"'"'-runs 3'"'"': three runs)'
 	@echo 'make bench-quick  the same with few samples, in under 2 minutes on a machine that does nothing else'
 	@echo 'make build    the shim and the operator'"'"'s tool, in $(SHIM) and $(TOOL)'
 	@echo 'make install  both to $(DESTDIR)$(PREFIX)/bin, with man pages and completions (PREFIX and DESTDIR can be set)'
@@ -67,6 +67,7 @@ test-unit: setup
 test-integration: setup
 	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
 	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./chaos/... ./cri ./rootless ./nerdctl ./docker ./compatibility/... ./bench
+	cd integration/bench/plot && go test -count 1 .
 
 # The same tests in virtual machines that have what this one may lack. All of
 # them, if asked for by name; as a part of test those that the machine matters for.
@@ -88,10 +89,12 @@ chaos chaos-stock: setup
 	cd integration && go run ./chaos -time $(TIME) $(if $(SEED),-seed $(SEED)) $(if $(filter chaos-stock,$@),-runtime io.containerd.runc.v2) \
 		-reports ../build/chaos/reports -json ../build/chaos/$@.json $(CHAOS)
 # docs/performance.md says what is measured. Options of the command are given in
-# BENCH: -only, -doc, ... (-help).
+# BENCH: -only, -doc, ... (-help). A measurement that fails keeps no other from being
+# drawn.
 bench bench-quick: setup
-	cd integration && go run ./bench -form $(if $(filter bench,$@),full,quick) $(BENCH)
-	@cd integration/bench/plot && if [ -f ../../../build/bench/results.json ]; then go run . ../../../build/bench $(if $(findstring performance.md,$(BENCH)),../../../docs/performance); fi
+	@cd integration && status=0; go run ./bench -form $(if $(filter bench,$@),full,quick) $(BENCH) || status=$$?; \
+		cd bench/plot && if [ -f ../../../build/bench/results.json ]; then go run . ../../../build/bench $(if $(findstring performance.md,$(BENCH)),../../../docs/performance) || status=$$?; fi; \
+		exit $$status
 
 # Builds or installs what the demo and the tests need; does nothing when it is there.
 setup:

@@ -117,6 +117,44 @@ func TestFullDiskIsToldAndLosesNoExit(t *testing.T) {
 	other.end()
 }
 
+// A container ends while nothing can be written, and its shim is killed before
+// anybody has asked for it. Room for the record is taken when there is some: by
+// Create, or by another program of the shim if the one before did not know of it.
+func TestExitOnAFullDiskOutlivesItsShim(t *testing.T) {
+	onlyOurs(t)
+	t.Parallel()
+	for _, who := range []string{"create", "upgrade"} {
+		t.Run(who, func(t *testing.T) {
+			t.Parallel()
+			l := newLone(t)
+			disk := newSmallDisk(t)
+			m := l.prepareIn(filepath.Join(disk.dir, "b"), "recorded", args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"))
+			m.boot()
+			m.run()
+			shim := m.shimPID()
+			if who == "upgrade" {
+				if err := os.Remove(filepath.Join(m.bundle, ".exit.json-room")); err != nil {
+					t.Fatal(err)
+				}
+				upgradeTo(t, m.shim, programs.Shim)
+			}
+			disk.fill()
+			m.ask()
+			if status := m.wait(""); status != 7 {
+				t.Errorf("without room the container ended with %d, want 7", status)
+			}
+			if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			m.shim.Close()
+			eventually(t, func() error { return aliveNot(shim) })
+			if response := m.clean(); response != nil && response.ExitStatus != 7 {
+				t.Errorf("of a shim that was killed `delete` says %d, want 7", response.ExitStatus)
+			}
+		})
+	}
+}
+
 // limit bounds a resource of a process, which may have ended, and returns what
 // undoes it.
 func limit(t *testing.T, pid, resource int, most uint64) (undo func()) {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,21 +31,6 @@ const maxRecord = 1 << 20
 // Bundle is the folder of one container.
 type Bundle string
 
-// Exit is what is known of the end of a container's init process. Timestamp,
-// Pid and Status have the names under which containerd's own shim keeps them.
-type Exit struct {
-	Timestamp time.Time
-	Pid       int
-	Status    int
-	// Signal is the number of the signal that ended the process, or 0.
-	Signal int `json:",omitempty"`
-	// OOM tells that the kernel's OOM killer took a process of the container.
-	OOM bool `json:",omitempty"`
-	// Deleted tells that the runtime's state, the root filesystem and the
-	// cgroup are gone: nothing is left for the delete action to do.
-	Deleted bool `json:",omitempty"`
-}
-
 // Path of an entry of the bundle.
 func (b Bundle) Path(name string) string { return path.Join(string(b), name) }
 
@@ -69,7 +53,7 @@ const maxCrash = 8 << 10
 
 // ReadCrash returns the beginning of what the shim has left, empty as a rule.
 func (b Bundle) ReadCrash() (string, error) {
-	f, err := openRegular(b.CrashFile())
+	f, err := openRegular(b.CrashFile(), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -108,29 +92,6 @@ func (b Bundle) ReadOptions() (Options, error) {
 		return o, fmt.Errorf("%s: %w", b.Path(optionsFile), err)
 	}
 	return o, nil
-}
-
-// WriteExit records the end of the init process. The record survives a crash
-// of the shim, not of the host, so it is not synced.
-func (b Bundle) WriteExit(e Exit) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return b.Replace(exitFile, data)
-}
-
-// ReadExit returns the recorded end of the init process, or fs.ErrNotExist.
-func (b Bundle) ReadExit() (Exit, error) {
-	var e Exit
-	data, err := b.Read(exitFile)
-	if err != nil {
-		return e, err
-	}
-	if err := json.Unmarshal(data, &e); err != nil {
-		return e, fmt.Errorf("%s: %w", b.Path(exitFile), err)
-	}
-	return e, nil
 }
 
 // WriteAddress keeps the shim's socket address, which containerd 1.7 and the
@@ -179,7 +140,7 @@ func (b Bundle) Read(name string) ([]byte, error) {
 // ReadRegular reads a regular file of at most limit bytes. It follows no link
 // and never blocks on a FIFO.
 func ReadRegular(path string, limit int64) ([]byte, error) {
-	f, err := openRegular(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +157,7 @@ func ReadRegular(path string, limit int64) ([]byte, error) {
 
 // ReadTail reads the end of a regular file, at most limit bytes.
 func ReadTail(path string, limit int64) ([]byte, error) {
-	f, err := openRegular(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -209,9 +170,9 @@ func ReadTail(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// openRegular opens a regular file for reading, and nothing else.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// openRegular opens a regular file, and nothing else.
+func openRegular(path string, access int) (*os.File, error) {
+	f, err := os.OpenFile(path, access|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -221,47 +220,6 @@ func TestFilesThatAreNotWhatTheyShouldBe(t *testing.T) {
 		}
 	}
 	b.mustHold(t)
-}
-
-// containerd's delete reads what the shim writes, at any time; and the exit and
-// the delete of a container may be recorded at the same time.
-func TestReaderSeesTheOldOrTheNewContent(t *testing.T) {
-	b := newBundle(t)
-	if err := b.WriteExit(exit); err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	var all sync.WaitGroup
-	for n := range 3 {
-		all.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				e := exit
-				e.Pid = 1 + n
-				e.Status = e.Pid
-				if i%2 == 0 { // of another length
-					e.Pid, e.Status = 1000000+n, 1000000+n
-				}
-				if err := b.WriteExit(e); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	for range 2000 {
-		if e, err := b.ReadExit(); err != nil || e.Pid != e.Status && e != exit {
-			t.Errorf("%+v, %v", e, err)
-			break
-		}
-	}
-	close(stop)
-	all.Wait()
-	b.mustHold(t, "exit.json")
 }
 
 func TestReadTail(t *testing.T) {

@@ -6,6 +6,7 @@ package process
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/cgroup"
@@ -41,6 +42,11 @@ type Config struct {
 	// Done, if not nil, is told of each operation that has ended. It must not
 	// block.
 	Done func(Done)
+	// ReadFirst is for how long, at most, the exit of the init process is held back
+	// until its client has read what it has written: for a client that reads no more
+	// when it is told the exit, as that of containerd 1.6 does. It is no part of the
+	// container's state.
+	ReadFirst time.Duration
 	// Limits; the zero value means DefaultLimits.
 	Limits Limits
 	// Allowed are the annotations that are listened to, without what all of
@@ -59,6 +65,7 @@ type Container struct {
 	logs       logs
 	allowed    []string
 	checkpoint string
+	readFirst  time.Duration
 	publish    func(Event)
 	gone       func()
 	log        func(format string, args ...any)
@@ -103,6 +110,7 @@ func New(config Config) *Container {
 		logs:       logs(config.Logs),
 		allowed:    config.Allowed,
 		checkpoint: config.Checkpoint,
+		readFirst:  config.ReadFirst,
 		options:    config.Options,
 		limits:     config.Limits,
 		publish:    config.Publish,

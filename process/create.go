@@ -48,6 +48,10 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, fmt.Errorf("create container %s: keep its options: %w", c.ID, err)
 	}
+	if err := c.bundle.ReserveExit(); err != nil {
+		return nil, fmt.Errorf("create container %s: take room for the record of its exit: %w", c.ID, err)
+	}
+	undo.later(func() { c.bundle.ReleaseExit() })
 	if err := rootfs.Mount(c.bundle, c.rootfs); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
 	}

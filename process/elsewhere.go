@@ -46,22 +46,32 @@ func newRemote(p *Process, pid int) *remote {
 	if p.isExec() {
 		r.pid = pid
 	}
-	r.Continue()
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	return r
 }
 
-// Interrupt is that of body.
-func (r *remote) Interrupt() {
+// Await is that of body.
+func (r *remote) Await(then func(child.Exit, error)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cancel(child.ErrInterrupted)
+	if r.ctx.Err() != nil {
+		r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	}
+	ctx := r.ctx
+	r.mu.Unlock()
+	go func() {
+		exit, err := r.wait(ctx)
+		r.ended.Store(!errors.Is(err, errInterrupted))
+		then(exit, err)
+	}()
 }
 
-// Continue is that of body.
-func (r *remote) Continue() {
+// Interrupt is that of body. It is always false: a runtime that has said how its
+// process has ended may not be asked again.
+func (r *remote) Interrupt() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.cancel(errInterrupted)
+	return false
 }
 
 func (r *remote) context() context.Context {
@@ -70,11 +80,10 @@ func (r *remote) context() context.Context {
 	return r.ctx
 }
 
-// Wait is that of body. A runtime that cannot tell how a process ends is asked
-// again and again whether its container has ended; then the status is lost.
-func (r *remote) Wait() (exit child.Exit, err error) {
-	defer func() { r.ended.Store(!errors.Is(err, child.ErrInterrupted)) }()
-	c, ctx := r.process.container, r.context()
+// wait returns how the process ends. A runtime that cannot tell is asked again and
+// again whether its container has ended; then the status is lost.
+func (r *remote) wait(ctx context.Context) (child.Exit, error) {
+	c := r.process.container
 	status, err := c.runtime.Wait(ctx, c.ID, r.pid)
 	if err == nil {
 		exit := child.Exit{Status: status, At: time.Now()}
@@ -93,8 +102,8 @@ func (r *remote) Wait() (exit child.Exit, err error) {
 		case <-time.After(pause):
 		}
 	}
-	if errors.Is(context.Cause(ctx), child.ErrInterrupted) {
-		err = child.ErrInterrupted
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		err = errInterrupted
 	}
 	return child.Exit{}, err
 }

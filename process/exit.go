@@ -8,52 +8,62 @@ import (
 	"github.com/cleatrun/cleat/oci/child"
 )
 
-// beginWatch starts the watch of a process that is not told to have ended; the
-// caller holds container.mu.
+// errInterrupted is the end of a wait that was interrupted: the process runs.
+var errInterrupted = errors.New("the wait for the end of a process was interrupted")
+
+// beginWatch sees to it that the end of a process that is not told to have ended
+// is told; the caller holds container.mu.
 func (p *Process) beginWatch() {
 	p.watched = true
 	p.container.watchers.Add(1)
-	go p.watch()
+	if exit := p.reaped; !exit.At.IsZero() {
+		go p.tellEnd(exit)
+		return
+	}
+	p.child.Await(p.watch)
 }
 
-// watch waits for the end of the process and tells it. There is one for each
-// process. It ends with the process, or when the container is held up: all that
-// it knows is in the state, so another one can go on.
-func (p *Process) watch() {
-	c := p.container
-	defer c.watchers.Done()
-	if exit, ended := p.await(); ended {
-		p.ended(exit)
+// stopWatch undoes beginWatch, unless the end is being told; the caller holds
+// container.mu. Either way container.watchers says when nothing moves any more.
+func (p *Process) stopWatch() {
+	if p.watched && p.reaped.At.IsZero() && p.child.Interrupt() {
+		p.watched = false
+		p.container.watchers.Done()
 	}
-	c.mu.Lock()
-	p.watched = false
-	c.mu.Unlock()
 }
 
-// await returns how the process has ended, unless the container is held up
-// before it has.
-func (p *Process) await() (exit Exit, ended bool) {
+// watch takes the end of the process, and tells it.
+func (p *Process) watch(reaped child.Exit, err error) {
 	c := p.container
-	c.mu.Lock()
-	exit = p.reaped
-	c.mu.Unlock()
-	if !exit.At.IsZero() {
-		return exit, true
-	}
-	reaped, err := p.child.Wait()
-	if errors.Is(err, child.ErrInterrupted) {
-		return exit, false
+	if errors.Is(err, errInterrupted) {
+		p.watchEnds()
+		return
 	}
 	if err != nil {
 		// Not our child any more: that it ended is all that can be known.
 		c.log("%s: exit status is lost: %v", p.name(), err)
 		reaped = child.Exit{Status: 255, At: time.Now()}
 	}
-	exit = Exit{Status: reaped.Status, Signal: int(reaped.Signal), At: reaped.At}
+	exit := Exit{Status: reaped.Status, Signal: int(reaped.Signal), At: reaped.At}
 	c.mu.Lock()
 	p.reaped = exit
 	c.mu.Unlock()
-	return exit, true
+	p.tellEnd(exit)
+}
+
+// tellEnd comes to its end with the exit told, or when the container is held up:
+// all that it knows is in the state, so it can be begun again.
+func (p *Process) tellEnd(exit Exit) {
+	p.ended(exit)
+	p.watchEnds()
+}
+
+func (p *Process) watchEnds() {
+	c := p.container
+	c.mu.Lock()
+	p.watched = false
+	c.mu.Unlock()
+	c.watchers.Done()
 }
 
 // ended tells the exit of a process in the order that clients rely on: after
@@ -62,7 +72,7 @@ func (p *Process) await() (exit Exit, ended bool) {
 func (p *Process) ended(exit Exit) {
 	c := p.container
 	told := p.afterLaunch()
-	if !p.isExec() && !c.emptied(exit.At) {
+	if !p.isExec() && (!c.emptied(exit.At) || !c.read(exit.At)) {
 		return // held up; it is asked again
 	}
 	if told {
@@ -154,6 +164,35 @@ func (c *Container) emptied(ended time.Time) bool {
 		return false
 	case <-limit.C:
 		c.log("container %s: its exit is told before those of its execs: they did not end within %s", c.ID, hold)
+	}
+	return true
+}
+
+// readGap is how often is looked whether a client has read: nobody tells.
+const readGap = 2 * time.Millisecond
+
+// read returns true when the client has read the output of the init process, which
+// ended at that time, or had the time for it that it is given; false when the
+// container is held up before that.
+func (c *Container) read(ended time.Time) bool {
+	c.mu.Lock()
+	streams, held := c.init.streams, c.held
+	c.mu.Unlock()
+	if c.readFirst == 0 || streams == nil {
+		return true
+	}
+	limit := time.NewTimer(c.readFirst - time.Since(ended))
+	defer limit.Stop()
+	look := time.NewTicker(readGap)
+	defer look.Stop()
+	for streams.Unread() {
+		select {
+		case <-look.C:
+		case <-held:
+			return false
+		case <-limit.C:
+			return true
+		}
 	}
 	return true
 }

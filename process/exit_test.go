@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -275,4 +277,62 @@ func TestOutputOfAnEndedContainerIsComplete(t *testing.T) {
 			b.delete()
 		})
 	}
+}
+
+// A client that reads no more when it is told the exit has read all by then.
+func TestExitIsToldWhenTheClientHasRead(t *testing.T) {
+	const most = 60_000 // there is room for in a FIFO
+	script := fmt.Sprintf("head -c %d /dev/zero; head -c %d /dev/zero >&2; exit 3", most, most)
+	begin := func(t *testing.T, limit time.Duration) (b *box, out, err *os.File) {
+		r := ocitest.New(t, namespace)
+		files := [2]*os.File{}
+		spec := stdio.Spec{Stdout: mkfifo(t, r.Dir(), "out"), Stderr: mkfifo(t, r.Dir(), "err")}
+		for i, path := range []string{spec.Stdout, spec.Stderr} {
+			f, err := os.OpenFile(path, os.O_RDWR, 0) // who does not read yet
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			files[i] = f
+		}
+		b = newBoxOf(t, r, boxOptions{init: script, spec: spec, change: func(c *Config) { c.ReadFirst = limit }})
+		b.create()
+		b.start()
+		eventually(t, "the end of the process", b.Init().child.Ended)
+		return b, files[0], files[1]
+	}
+	told := func(b *box) bool { return !b.Init().State().Exit.At.IsZero() }
+	t.Run("who reads", func(t *testing.T) {
+		b, stdout, stderr := begin(t, time.Hour)
+		for _, f := range []*os.File{stdout, stderr} {
+			if told(b) {
+				t.Error("the exit is told before all was read")
+			}
+			if _, err := io.ReadFull(f, make([]byte, most)); err != nil {
+				t.Error(err)
+			}
+		}
+		b.ends(3)
+		b.delete()
+	})
+	t.Run("who does not", func(t *testing.T) {
+		b, _, _ := begin(t, 100*time.Millisecond)
+		b.ends(3)
+		b.delete()
+	})
+	t.Run("held up", func(t *testing.T) {
+		b, stdout, stderr := begin(t, time.Hour)
+		must(t, "hold", b.Hold(bounded(t)))
+		if told(b) {
+			t.Error("the exit is told when the container is held up")
+		}
+		b.GoOn()
+		for _, f := range []*os.File{stdout, stderr} {
+			if _, err := io.ReadFull(f, make([]byte, most)); err != nil {
+				t.Error(err)
+			}
+		}
+		b.ends(3)
+		b.delete()
+	})
 }

@@ -60,9 +60,7 @@ func (c *Container) Hold(ctx context.Context) error {
 	c.mu.Lock()
 	close(c.held)
 	for _, p := range c.processes() {
-		if p.watched {
-			p.child.Interrupt()
-		}
+		p.stopWatch()
 	}
 	group, processes := c.cgroup, c.processes()
 	c.mu.Unlock()
@@ -93,6 +91,7 @@ func (c *Container) Hold(ctx context.Context) error {
 
 // GoOn undoes Hold, and begins what a restored container does by itself.
 func (c *Container) GoOn() {
+	c.reserveExit()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {
@@ -108,7 +107,6 @@ func (c *Container) GoOn() {
 		if p.child == nil || p.told() {
 			continue
 		}
-		p.child.Continue()
 		if !p.watched {
 			p.beginWatch()
 		}
@@ -116,12 +114,28 @@ func (c *Container) GoOn() {
 	if c.cgroup == nil {
 		return
 	}
-	c.cgroup.GoOnWatch()
+	if err := c.cgroup.GoOnWatch(); err != nil {
+		c.log("container %s: %v", c.ID, err)
+	}
 	if c.rewatch {
 		c.rewatch = false
 		if err := c.cgroup.WatchOOM(func() { c.checkOOM() }); err != nil {
 			c.log("container %s: watch for OOM: %v", c.ID, err)
 		}
+	}
+}
+
+// reserveExit takes the room for the record of the exit if the program that has
+// created the container did not.
+func (c *Container) reserveExit() {
+	c.mu.Lock()
+	ends := c.init.child != nil && c.init.reaped.At.IsZero() && !c.init.told()
+	c.mu.Unlock()
+	if !ends {
+		return
+	}
+	if err := c.bundle.ReserveExit(); err != nil {
+		c.log("container %s: take room for the record of its exit: %v", c.ID, err)
 	}
 }
 
@@ -136,7 +150,7 @@ func (p *Process) told() bool {
 }
 
 // Restore makes the container that another program of this process has handed
-// over. Of config, Publish, Gone, Log and Done are used. The container is held
+// over. Of config, Publish, Gone, Log, Done and ReadFirst are used. The container is held
 // up: it begins nothing before GoOn.
 func Restore(config Config, s ContainerState, files *handover.Inherited) (*Container, error) {
 	config.ID, config.Namespace, config.Bundle, config.Options = s.ID, s.Namespace, s.Bundle, s.Options

@@ -62,12 +62,12 @@ func (p *Process) State() ProcessState { return *p.published.Load() }
 // sends signals: one on this host (child.Child), or one that only the OCI
 // runtime can reach.
 type body interface {
-	// Wait returns how it ended; it is called as soon as there is a body, and
-	// again after child.ErrInterrupted.
-	Wait() (child.Exit, error)
-	// Interrupt ends a Wait under way, as in child.Child; Continue undoes it.
-	Interrupt()
-	Continue()
+	// Await calls then, on a goroutine of its own, with how it has ended. It is
+	// called as soon as there is a body, and again after Interrupt.
+	Await(then func(child.Exit, error))
+	// Interrupt takes Await back. If it is false then is called all the same, with
+	// errInterrupted where the process has not ended.
+	Interrupt() bool
 	// Signal says os.ErrProcessDone when it has ended.
 	Signal(syscall.Signal) error
 	Ended() bool

@@ -76,6 +76,7 @@ type bench struct {
 	settings
 	n        counts
 	tools    tools.Tools
+	program  string // what the shim is, whatever its release (programOf)
 	progress io.Writer
 	results  *results
 
@@ -140,6 +141,7 @@ func (b *bench) all() (failed error) {
 			fmt.Fprintf(b.progress, "        %.1f s\n", time.Since(began).Seconds())
 		}
 	}
+	b.results.whole = b.ctx.Err() == nil
 	return failed
 }
 

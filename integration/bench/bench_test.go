@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatrun/cleat/integration/daemon"
 	"github.com/cleatrun/cleat/integration/place"
 	"github.com/cleatrun/cleat/integration/poll"
 	"github.com/cleatrun/cleat/integration/tools"
@@ -86,14 +87,14 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The others take longer and are made of the same parts.
-	out, err := command(ctx, "root", "-only", "size|life|hand|exec|cpu|memory|kernel|output|metrics|kill|idle|upgrade", "-out", dir, "-doc", doc).CombinedOutput()
+	out, err := command(ctx, "root", "-only", "size|life|parallel|hand|exec|cpu|memory|kernel|floor|output|metrics|kill|idle|upgrade", "-out", dir, "-doc", doc).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	r := read(t, dir)
 	for _, metric := range []string{
 		"size.shim", "life.create", "life.total", "life-fifo.total", "exec.total", "cpu.start", "cpu.daemon", "cpu.delete", "memory-1.private", "grouped-2.each",
-		"output-64k.rate", "output-100.rate", "terminal.rate", "metrics.time", "metrics.shim", "kill.time", "idle.wakeups",
+		"output-64k.rate", "output-100.rate", "terminal.rate", "output-64k.client", "metrics.time", "metrics.shim", "state.time", "state.cpu", "parallel.total", "kill.time", "idle.wakeups",
 	} {
 		for _, contender := range []string{cleat, stock} {
 			if s := r.get(metric, contender); s == nil || s.Median <= 0 && metric != "idle.wakeups" && metric != "grouped-2.each" {
@@ -110,6 +111,16 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 	if s := r.get("life.total", "runc"); s == nil || s.Median <= 0 {
 		t.Errorf("by hand: %+v", s)
 	}
+	for i, row := range rows { // in the same run, so that they can be compared
+		if v := r.Rows[i]; row.limit != "" && v.Limit <= 0 {
+			t.Errorf("the limit of %q: %+v", row.what, v)
+		}
+	}
+	for _, how := range bounds {
+		if s := r.get(how.metric, byHandName); s == nil || s.Median <= 0 {
+			t.Errorf("%s: %+v", how.what, s)
+		}
+	}
 	if len(r.LeftOut) > 0 && r.LeftOut["kernel"] == "" || len(r.LeftOut) > 1 {
 		t.Errorf("left out: %v", r.LeftOut)
 	}
@@ -117,7 +128,7 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"budgets", "life", "exec", "cpu", "output", "metrics", "kill", "idle", "size"} {
+	for _, name := range []string{"budgets", "life", "exec", "cpu", "output", "metrics", "parallel", "kill", "idle", "size"} {
 		_, table, _ := strings.Cut(string(filled), "<!-- bench: "+name+" -->")
 		table, _, _ = strings.Cut(table, markEnd)
 		if !strings.Contains(table, "| cleat |") {
@@ -207,10 +218,79 @@ func TestWithoutRootTheRestIsMeasured(t *testing.T) {
 	if r.get("size.shim", cleat) == nil || !strings.Contains(r.LeftOut["life"], "it needs root") {
 		t.Errorf("measured %v, left out %v", r.Metrics, r.LeftOut)
 	}
-	for _, wrong := range [][]string{{"-form", "huge"}, {"-only", "("}, {"what"}, {"-only", "nothing-of-the-kind"}} {
-		out, err := command(ctx, "root", append(wrong, "-out", dir)...).CombinedOutput()
+	unmarked := filepath.Join(dir, "unmarked.md")
+	if err := os.WriteFile(unmarked, []byte("<!-- bench: life -->\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range [][]string{{"-doc", filepath.Join(dir, "none.md")}, {"-doc", unmarked}, {"-beside", filepath.Join(dir, "none")}, {"-form", "huge"}, {"-only", "("}, {"what"}, {"-runs", "0"}, {"-only", "nothing-of-the-kind"}} {
+		cmd := command(ctx, "root", append(wrong, "-out", dir)...)
+		cmd.Env = append(cmd.Env, tools.EnvBuilt+"="+programs.Dir)
+		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "bench: ") {
 			t.Errorf("%v: %v\n%s", wrong, err, out)
 		}
+		if strings.Contains(string(out), "[1/") {
+			t.Errorf("%v: it measures before it tells what is wrong:\n%s", wrong, out)
+		}
+	}
+}
+
+// What cannot be had, to fetch or to build, is named; the rest is measured. What is
+// there of another run, here its containerd, is told and left alone.
+func TestWhatIsMissingIsNamedAndNeighboursAreLeftAlone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	programs, err := tools.Ensure(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	neighbour, err := daemon.Start(ctx, daemon.Config{Tools: programs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := neighbour.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	// A folder without conmon and crun, and nothing to build with.
+	built, dir := t.TempDir(), t.TempDir()
+	for _, file := range programs.Files() {
+		below, err := filepath.Rel(programs.Dir, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(built, below)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, filepath.Join(built, below)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := command(ctx, "root", "-form", "quick", "-only", "size|floor|conmon", "-out", dir)
+	cmd.Env = append(cmd.Env, tools.EnvBuilt+"="+built)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := read(t, dir)
+	for what, why := range map[string]string{"conmon": "conmon cannot be had", "crun": "find crun", plain: "no Go here", "floor": "no Go here"} {
+		if !strings.Contains(r.LeftOut[what], why) || !strings.Contains(string(out), "left out: "+what) {
+			t.Errorf("%s is left out: %q\n%s", what, r.LeftOut[what], out)
+		}
+	}
+	if r.get("size.shim", cleat) == nil || r.get("size.shim", stock) == nil {
+		t.Errorf("measured: %v", r.Metrics)
+	}
+	if !strings.Contains(string(out), "of other test runs, or of one that was broken off") {
+		t.Errorf("the neighbour is not told:\n%s", out)
+	}
+	if client, err := neighbour.Client(); err != nil {
+		t.Error(err)
+	} else if _, err := client.Version(ctx); err != nil {
+		t.Errorf("the neighbour does not answer any more: %v", err)
+	}
+	if _, err := os.Stat(placeOf(t, string(out))); !os.IsNotExist(err) {
+		t.Errorf("the place is left: %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,20 +20,44 @@ const (
 	markEnd   = "<!-- end -->"
 )
 
-// document writes every table whose markers a file has.
-func (r *results) document(path string) error {
+// documentTables is what a document has, by name; "" is what was not measured.
+func (r *results) documentTables(runs []wholeRun) map[string]string {
+	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable(), "runs": runsTable(runs)}
+	for _, t := range tables {
+		all[t.name] = r.table(t)
+	}
+	return all
+}
+
+// checkDocument tells before anything is measured what would keep it from being
+// written afterwards.
+func checkDocument(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	all := map[string]string{"machine": r.machineLines(), "budgets": r.budgetTable()}
-	for _, t := range tables {
-		all[t.name] = r.table(t)
+	var failed error
+	for name := range (&results{}).documentTables(nil) {
+		if _, err := between(text, name, ""); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", path, err))
+		}
+	}
+	if err := unix.Access(path, unix.W_OK); err != nil {
+		failed = errors.Join(failed, fmt.Errorf("write %s: %w", path, err))
+	}
+	return failed
+}
+
+// document writes every table between its markers in a file. runs are the whole ones.
+func (r *results) document(path string, runs []wholeRun) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
 	}
 	var failed error
-	for name, table := range all {
+	for name, table := range r.documentTables(runs) {
 		if table == "" {
-			continue // it was not measured: what there is stays
+			continue // what there is stays
 		}
 		if text, err = between(text, name, table); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", path, err))
@@ -85,7 +111,7 @@ func (r *results) budgetTable() string {
 			against, ratio = figure(v.Against), figure(v.Ratio)
 		}
 		if v.Limit > 0 {
-			limit, limitRatio = figure(v.Limit), figure(v.LimitRatio)
+			limit, limitRatio = figure(v.Limit)+" "+v.LimitOf, figure(v.LimitRatio)
 		}
 		verdict := v.Verdict
 		if verdict == "not met" {
@@ -105,6 +131,8 @@ func measurementOf(metric string) string {
 		return "memory"
 	case "terminal":
 		return "output"
+	case "state":
+		return "metrics"
 	}
 	return name
 }
@@ -118,7 +146,7 @@ type table struct {
 type tableRow struct{ metric, what string }
 
 // contenderNames are the columns, in this order.
-var contenderNames = []string{cleat, stock, plain, cleat + "+crun", stock + "+crun", "runc", "crun", conmonName, floor}
+var contenderNames = []string{cleat, stock, plain, cleat + "+crun", stock + "+crun", "runc", "crun", byHandName, conmonName, floor}
 
 func (r *results) table(t table) string {
 	var columns []string

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // floor is the name of results of the Go process that does nothing.
@@ -16,6 +17,15 @@ func measureFloor(b *bench) error {
 	if err := goBuild(b.ctx, path, "-trimpath", "-ldflags", "-s -w", "github.com/cleatrun/cleat/integration/bench/nothing"); err != nil {
 		return missing(err.Error())
 	}
+	path, err := install(path, filepath.Join(b.out, "installed")) // as the shims are
+	if err != nil {
+		return err
+	}
+	size, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	b.add("floor.size", floor, float64(size.Size())/1e6)
 	for range b.rounds(b.n.rounds) {
 		cmd := exec.CommandContext(b.ctx, path, "end")
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
@@ -24,7 +34,7 @@ func measureFloor(b *bench) error {
 		}
 		b.addTime("floor.cpu", floor, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 	}
-	return b.idleNothing(path, min(b.n.rounds, 20))
+	return b.idleNothing(path, slices.Max(b.n.idle))
 }
 
 // idleNothing runs some at once, so that they share the pages of the program as
@@ -55,6 +65,7 @@ func (b *bench) idleNothing(path string, n int) error {
 		}
 		b.add("floor.private", floor, f.private)
 		b.add("floor.rss", floor, f.rss)
+		b.add("floor.pss", floor, f.pss)
 		b.add("floor.threads", floor, f.threads)
 	}
 	return nil

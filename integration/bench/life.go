@@ -96,6 +96,24 @@ func measureParallel(b *bench) error {
 				return err
 			}
 		}
+		if err := b.parallelByHand(atOnce); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// parallelByHand is the limit: as many lives at once without any shim.
+func (b *bench) parallelByHand(atOnce int) error {
+	if _, err := b.rootfs(); err != nil { // which all share
+		return err
+	}
+	return adopting(func() error {
+		var all errgroup.Group
+		for range atOnce {
+			id := b.name("hand")
+			all.Go(func() error { return b.byHand("parallel", "runc", b.tools.Runc, id) })
+		}
+		return all.Wait()
+	})
 }

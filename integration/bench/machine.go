@@ -41,7 +41,7 @@ func (r *results) describe(b *bench) {
 	unix.Uname(&name)
 	// What follows the number names who built it.
 	kernel, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-")
-	m := machine{Kernel: kernel, CPUs: runtime.NumCPU(), Go: runtime.Version(), Cgroups: "v1"}
+	m := machine{Kernel: kernel, CPUs: runtime.NumCPU(), Go: runtime.Version(), Cgroups: "v1", Program: b.program}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		m.Cgroups = "v2"
 	}
@@ -49,10 +49,6 @@ func (r *results) describe(b *bench) {
 	m.Load, _, _ = strings.Cut(string(load), " ")
 	if out, err := exec.CommandContext(b.ctx, b.tools.Shim, "-v").Output(); err == nil {
 		m.Shim = strings.Join(strings.Fields(string(out)), " ")
-	}
-	var err error
-	if m.Program, err = programOf(b.ctx, b.tools); err != nil {
-		fmt.Fprintf(b.progress, "the program cannot be told from others, so no other run's results are added to this one's: %v\n", err)
 	}
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range environs {

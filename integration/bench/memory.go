@@ -11,7 +11,7 @@ import (
 
 // settleTime is how long memory must have been the same until it is measured: a
 // shim gives back what it needed for a burst a little later.
-const settleTime = 2 * time.Second
+const settleTime = 4 * time.Second
 
 // measureMemory runs idle containers, each with a shim of its own, then all in
 // one. It is the same however busy the machine is.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -21,29 +22,50 @@ type writing struct {
 
 func measureOutput(b *bench) error {
 	all := int64(b.n.megabyte) << 20
+	ways := []writing{
+		{"output-64k", 64 << 10, all, false},
+		{"output-100", 100, all / 32, false},
+		{"terminal", 4 << 10, all / 8, true},
+	}
 	// Many short ones: on a busy machine one of them says little.
 	for range b.rounds(max(b.n.rounds/2, 1)) {
-		for _, w := range []writing{
-			{"output-64k", 64 << 10, all, false},
-			{"output-100", 100, all / 32, false},
-			{"terminal", 4 << 10, all / 8, true},
-		} {
+		for _, w := range ways {
 			for _, c := range b.contenders {
 				if err := b.write(c, w); err != nil {
 					return fmt.Errorf("%s, %s: %w", w.metric, c.name, err)
 				}
 			}
+			if w.terminal {
+				continue
+			}
+			if err := b.writeByHand(w); err != nil {
+				return fmt.Errorf("%s, %s: %w", w.metric, byHandName, err)
+			}
+		}
+		if err := b.readByHand(ways[0]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// all is how much it writes, in whole blocks.
+func (w writing) all() int64 { return w.bytes / int64(w.block) * int64(w.block) }
+
+// command is what writes, an applet of busybox.
+func (w writing) command() []string {
+	return []string{"dd", "if=/dev/zero", fmt.Sprintf("bs=%d", w.block), fmt.Sprintf("count=%d", w.all()/int64(w.block))}
+}
+
+func (w writing) perGiB(used time.Duration) float64 {
+	return used.Seconds() * float64(1<<30) / float64(w.all())
+}
+
 // write runs a container that writes, and reads it all.
 func (b *bench) write(c contender, w writing) (err error) {
-	blocks := w.bytes / int64(w.block)
 	// It remains until it is killed, so that the shim can be looked at when all is
 	// written. The pause keeps what Start costs out of what output costs.
-	script := fmt.Sprintf("sleep 0.2; dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 1000000", w.block, blocks)
+	script := "sleep 0.2; " + strings.Join(w.command(), " ") + " 2>/dev/null; exec sleep 1000000"
 	var more []oci.SpecOpts
 	var ends []cio.Opt
 	if w.terminal {
@@ -54,7 +76,7 @@ func (b *bench) write(c contender, w writing) (err error) {
 		return err
 	}
 	ctx := b.context()
-	taken := newMeter(blocks * int64(w.block))
+	taken := newMeter(w.all())
 	task, err := container.NewTask(ctx, b.fifos(taken, ends...))
 	if err != nil {
 		return err
@@ -72,6 +94,7 @@ func (b *bench) write(c contender, w writing) (err error) {
 	if err := task.Start(ctx); err != nil {
 		return err
 	}
+	client := ownCPU()
 	before, err := cpuOf(pid)
 	if err != nil {
 		return err
@@ -79,12 +102,14 @@ func (b *bench) write(c contender, w writing) (err error) {
 	if err := taken.wait(ctx.Done(), exits); err != nil {
 		return err
 	}
+	used := ownCPU() - client
 	after, err := cpuOf(pid)
 	if err != nil {
 		return err
 	}
-	b.add(w.metric+".rate", c.name, float64(taken.want)/1e6/taken.took().Seconds())
-	b.add(w.metric+".cpu", c.name, (after-before).Seconds()*float64(1<<30)/float64(taken.want))
+	b.add(w.metric+".rate", c.name, taken.rate())
+	b.add(w.metric+".cpu", c.name, w.perGiB(after-before))
+	b.add(w.metric+".client", c.name, w.perGiB(used))
 	return nil
 }
 
@@ -123,5 +148,8 @@ func (m *meter) wait(done <-chan struct{}, exits <-chan containerd.ExitStatus) e
 		return errors.New("interrupted")
 	}
 }
+
+// rate is in MB/s.
+func (m *meter) rate() float64 { return float64(m.want) / 1e6 / m.took().Seconds() }
 
 func (m *meter) took() time.Duration { return max(m.last.Sub(m.first), time.Microsecond) }

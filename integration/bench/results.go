@@ -22,6 +22,7 @@ type results struct {
 	Rows        []verdict
 
 	measured []string // by this run
+	whole    bool     // all that was asked for was measured, or is left out
 
 	mu sync.Mutex // guards Metrics and LeftOut
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -119,6 +120,31 @@ func TestTablesGoBetweenTheirMarkers(t *testing.T) {
 		if _, err := between([]byte(broken), "a", "new"); err == nil {
 			t.Errorf("%q: no error", broken)
 		}
+	}
+}
+
+// What the plots are drawn of is what a full run measures and the document's tables
+// have. The program that draws is a module of its own, so its text is read.
+func TestPlotsAreDrawnOfWhatIsMeasured(t *testing.T) {
+	text, err := os.ReadFile("plot/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, table := range tables {
+		for _, row := range table.metrics {
+			known[row.metric] = true
+		}
+	}
+	drawn := regexp.MustCompile(`"([a-z0-9-]+(?:-N)?\.[a-z0-9-]+)"`).FindAllStringSubmatch(string(text), -1)
+	for _, found := range drawn {
+		metric := row{metric: found[1]}.in("full").metric
+		if !known[metric] && !strings.HasSuffix(metric, ".svg") && !strings.HasSuffix(metric, ".json") {
+			t.Errorf("%s is in no table", metric)
+		}
+	}
+	if len(drawn) < 30 {
+		t.Errorf("only %d metrics are found in the text of the plots", len(drawn))
 	}
 }
 

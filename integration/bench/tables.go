@@ -15,15 +15,21 @@ var tables = append([]table{
 	{"memory", memoryRows()},
 	{"kernel", []tableRow{{"kernel.memory", "kernel memory of a shim; KiB"}}},
 	{"limits", []tableRow{
-		{"floor.private", "private memory; KiB"}, {"floor.rss", "RSS; KiB"}, {"floor.threads", "threads"}, {"floor.cpu", "CPU of its start and end; ms"},
+		{"floor.private", "private memory; KiB"}, {"floor.rss", "RSS; KiB"}, {"floor.pss", "PSS; KiB"}, {"floor.threads", "threads"}, {"floor.cpu", "CPU of its start and end; ms"}, {"floor.size", "size; MB"},
 		{"conmon.private", "private memory of conmon; KiB"}, {"conmon.rss", "its RSS; KiB"}, {"conmon.pss", "its PSS; KiB"}, {"conmon.threads", "its threads"}, {"conmon.cpu", "its CPU over a container's life; ms"},
 	}},
 	{"output", []tableRow{
 		{"output-64k.rate", "writes of 64 KiB; MB/s"}, {"output-64k.cpu", "CPU of the shim; s per GiB"},
+		{"output-64k.client", "CPU of the client; s per GiB"}, {"output-64k.writer", "CPU of what writes; s per GiB"},
 		{"output-100.rate", "writes of 100 bytes; MB/s"}, {"output-100.cpu", "CPU of the shim; s per GiB"},
+		{"output-100.client", "CPU of the client; s per GiB"}, {"output-100.writer", "CPU of what writes; s per GiB"},
 		{"terminal.rate", "a terminal; MB/s"}, {"terminal.cpu", "CPU of the shim; s per GiB"},
 	}},
-	{"metrics", []tableRow{{"metrics.time", "Metrics through containerd; ms"}, {"metrics.shim", "Stats of the shim itself; ms"}, {"metrics.cpu", "CPU of the shim; ms"}}},
+	{"output-bounds", boundRows()},
+	{"metrics", []tableRow{
+		{"metrics.time", "Metrics through containerd; ms"}, {"metrics.shim", "Stats of the shim itself; ms"}, {"metrics.cpu", "CPU of the shim; ms"},
+		{"state.time", "State, which reads nothing, through containerd; ms"}, {"state.cpu", "CPU of the shim; ms"},
+	}},
 	{"kill", []tableRow{{"kill.time", "Kill through containerd; ms"}, {"kill.cpu", "CPU of the shim; ms"}, {"kill.spawned", "programs run"}}},
 	{"updown", []tableRow{{"updown.up", "up; ms per container"}, {"updown.down", "down; ms per container"}, {"updown.total", "together; ms per container"}}},
 	{"stress", []tableRow{{"stress.rate", "containers per second"}}},
@@ -52,6 +58,13 @@ func memoryRows() (list []tableRow) {
 			tableRow{fmt.Sprintf("grouped-%d.private", n), fmt.Sprintf("%d in one: private memory of the shim; KiB", n)},
 			tableRow{fmt.Sprintf("grouped-%d.written", n), fmt.Sprintf("%d in one: of it, written; KiB", n)},
 			tableRow{fmt.Sprintf("grouped-%d.threads", n), fmt.Sprintf("%d in one: threads of the shim", n)})
+	}
+	return list
+}
+
+func boundRows() (list []tableRow) {
+	for _, how := range bounds {
+		list = append(list, tableRow{how.metric, how.what + "; MB/s"})
 	}
 	return list
 }

@@ -108,7 +108,9 @@ func (w *world) stop(ctx context.Context, c containerPlan, d time.Duration) erro
 	}
 	ended := w.span(stopShim, c.shim())
 	defer ended()
-	if err := unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0); err != nil {
+	if err := unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0); errors.Is(err, unix.ESRCH) {
+		return errNothing // it has just ended
+	} else if err != nil {
 		return err
 	}
 	pause(ctx, d)

@@ -8,19 +8,26 @@ import (
 	"github.com/cleatrun/cleat/oci/handover"
 )
 
-// HoldWatch ends the goroutine of a watch, so that nobody is notified, and waits
-// for that. GoOnWatch undoes it; what happened meanwhile is told then.
+// HoldWatch keeps a watch from notifying, and waits until it does not. GoOnWatch undoes it; what happened meanwhile is told then.
 func (g *Group) HoldWatch() {
 	if w := g.watching(); w != nil {
 		w.hold()
 	}
 }
 
-// GoOnWatch undoes HoldWatch.
-func (g *Group) GoOnWatch() {
-	if w := g.watching(); w != nil {
-		w.goOn()
+// GoOnWatch undoes HoldWatch. When it fails there is no watch any more.
+func (g *Group) GoOnWatch() error {
+	w := g.watching()
+	if w == nil {
+		return nil
 	}
+	if err := w.goOn(); err != nil {
+		g.mu.Lock()
+		g.watch = nil
+		g.mu.Unlock()
+		return fmt.Errorf("watch OOM kills: %w", err)
+	}
+	return nil
 }
 
 func (g *Group) watching() *watch {

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // line comes in on stdin, after the test has moved it, and says "ready" on
 // stdout when it has done what it is for.
 var childJobs = map[string]func(arg string){
-	"sleep": func(string) { ready(); sleep() },
+	"sleep": func(string) { sayReady(); sleep() },
 	// spin uses as much processor time as arg says.
 	"spin": func(arg string) {
 		d, _ := time.ParseDuration(arg)
@@ -52,13 +52,13 @@ var childJobs = map[string]func(arg string){
 			syscall.Getrusage(syscall.RUSAGE_SELF, &r)
 			used = time.Duration(r.Utime.Nano() + r.Stime.Nano())
 		}
-		ready()
+		sayReady()
 		sleep()
 	},
 	"use": func(arg string) {
 		n, _ := strconv.Atoi(arg)
 		hold = touch(n)
-		ready()
+		sayReady()
 		sleep()
 	},
 	// write writes to a disk, if the file is on one.
@@ -68,7 +68,7 @@ var childJobs = map[string]func(arg string){
 			f.Write(touch(1 << 20))
 			f.Sync()
 		}
-		ready()
+		sayReady()
 		sleep()
 	},
 	// eat takes memory until it is killed.
@@ -81,7 +81,7 @@ var childJobs = map[string]func(arg string){
 			c.Env = append(os.Environ(), jobEnv+"=eat")
 			_ = c.Run()
 		}
-		ready()
+		sayReady()
 		sleep()
 	},
 	// stubborn ignores what can be ignored.
@@ -91,7 +91,7 @@ var childJobs = map[string]func(arg string){
 				signal.Ignore(s)
 			}
 		}
-		ready()
+		sayReady()
 		sleep()
 	},
 	// count says ready again at each SIGUSR1, and ends at SIGTERM with arg plus
@@ -100,18 +100,18 @@ var childJobs = map[string]func(arg string){
 		n, _ := strconv.Atoi(arg)
 		signals := make(chan os.Signal, 16)
 		signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
-		ready()
+		sayReady()
 		for s := range signals {
 			if s == syscall.SIGTERM {
 				os.Exit(n)
 			}
 			n++
-			ready()
+			sayReady()
 		}
 	},
 	// bomb forks as fast as it can, each child too.
 	"bomb": func(string) {
-		ready()
+		sayReady()
 		forkForEver()
 	},
 }
@@ -139,7 +139,7 @@ func sleep() {
 	}
 }
 
-func ready() { fmt.Println("ready") }
+func sayReady() { fmt.Println("ready") }
 
 // forkForEver starts copies of itself and never stops.
 func forkForEver() {

@@ -183,11 +183,11 @@ func (c *oomCounter) open(g *Group) {
 	if c.dir == "" {
 		return
 	}
-	// Non-blocking, so that os.NewFile gives it to the netpoller: on V2 the
-	// watch waits on this very file.
-	fd, err := unix.Open(filepath.Join(c.dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// On V2 the watch waits on this very file.
+	fd, err := unix.Open(filepath.Join(c.dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		c.file = os.NewFile(uintptr(fd), name)
+		unix.SetNonblock(fd, true) // as in package child
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
 // oomLimit leaves room for this test binary with the race detector.
@@ -143,9 +142,7 @@ func TestKillsInNestedGroupsCount(t *testing.T) {
 func TestOOMOfAGroupThatIsGoneBeforeItIsReadIsTold(t *testing.T) {
 	for name, meanwhile := range map[string]func(t *testing.T, tr tree, w *watch){
 		"the watch has heard of it": func(t *testing.T, tr tree, w *watch) {
-			if heard, err := w.wait(20 * time.Second); !heard || err != nil {
-				t.Fatalf("%v, %v", heard, err)
-			}
+			eventually(t, "what the kernel tells", w.hear)
 			tr.remove(t)
 		},
 		"the watch has not run yet": func(t *testing.T, tr tree, w *watch) {
@@ -189,12 +186,10 @@ func TestOOMOfAV2GroupThatIsGoneBeforeItIsReadIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.look()
+	w.seen()
 	p.begin(t)
 	p.mustEndBy(t, syscall.SIGKILL)
-	if heard, err := w.wait(20 * time.Second); !heard || err != nil {
-		t.Fatalf("%v, %v", heard, err)
-	}
+	eventually(t, "what the kernel tells", w.hear)
 	tr.remove(t)
 	mustOOM(t, g, true)
 	mustOOM(t, g, false)
@@ -559,47 +554,46 @@ func TestSuspicionOnV2(t *testing.T) {
 // has no memory controller; its other event files wake in the same way.
 func TestChangeOfAnEventFileWakesTheWatch(t *testing.T) {
 	tr, _ := newV2(t)
-	fd, err := unix.Open(filepath.Join(tr.dirs[""], "cgroup.events"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
+	w := watchEvents(t, tr)
+	if err := w.start(); err != nil {
 		t.Fatal(err)
 	}
-	file := os.NewFile(uintptr(fd), "cgroup.events")
-	c := &oomCounter{mode: V2, dir: tr.dirs[""], file: file}
-	w, err := newWatch(c, func() {})
-	if err != nil {
-		t.Fatal(err)
+	rests := func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.signals == nil }
+	sign := func() bool { w.oom.mu.Lock(); defer w.oom.mu.Unlock(); return !w.oom.sign.IsZero() }
+	eventually(t, "the end of the first look", rests)
+	if sign() {
+		t.Error("a sign, and nothing has changed")
 	}
-	w.look()
-	if signalled, err := w.wait(time.Millisecond); signalled || err != nil {
-		t.Errorf("nothing has changed: %v, %v", signalled, err)
-	}
-	woken := make(chan bool, 1)
-	go func() {
-		signalled, err := w.wait(0)
-		woken <- signalled && err == nil
-	}()
 	p := startIn(t, "sleep", true, tr.all()...) // "populated 1"
-	if !receive(t, "the change", woken) {
-		t.Error("it ended without a signal")
-	}
-	c.mu.Lock()
-	if c.sign.IsZero() {
-		t.Error("the change left no sign")
-	}
-	c.mu.Unlock()
-	go func() {
-		_, err := w.wait(0)
-		for err == nil { // changes may still come
-			_, err = w.wait(0)
-		}
-		woken <- errors.Is(err, os.ErrClosed) || err != nil
-	}()
+	eventually(t, "a sign of the change", sign)
+	eventually(t, "the end of the look", rests)
+
+	w.stop()
+	w.oom.mu.Lock()
+	w.oom.sign = time.Time{}
+	w.oom.mu.Unlock()
 	p.Process.Kill()
 	p.mustEnd(t)
-	c.close()
-	if !receive(t, "the end of the watch", woken) {
-		t.Error("closing did not end the wait")
+	w.signalled() // as one that was under way
+	if sign() || !rests() {
+		t.Error("the watch goes on after its end")
 	}
+	w.oom.close()
+}
+
+// watchEvents watches a file that changes as memory.events does.
+func watchEvents(t testing.TB, tr tree) *watch {
+	t.Helper()
+	file, err := os.Open(filepath.Join(tr.dirs[""], "cgroup.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	w, err := newWatch(&oomCounter{mode: V2, dir: tr.dirs[""], file: file}, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 func TestSeenCountersAreNotShared(t *testing.T) {
@@ -628,31 +622,18 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 // Close waited for the watch, which waited for what Close held.
 func TestCloseWhileTheKernelTellsOfAChange(t *testing.T) {
 	tr, _ := newV2(t)
-	fd, err := unix.Open(filepath.Join(tr.dirs[""], "cgroup.events"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
+	w := watchEvents(t, tr)
+	if err := w.start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &oomCounter{mode: V2, dir: tr.dirs[""], file: os.NewFile(uintptr(fd), "cgroup.events")}
-	w, err := newWatch(c, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.look()
-	ended, closed := make(chan struct{}), make(chan struct{})
-	go func() {
-		for err := error(nil); err == nil; {
-			_, err = w.wait(0)
-		}
-		close(ended)
-	}()
-	c.mu.Lock() // both want it: first Close, then the watch
-	go func() { c.close(); close(closed) }()
-	eventually(t, "that Close waits", func() bool { return blocked("(*oomCounter).close") })
+	closed := make(chan struct{})
+	w.oom.mu.Lock() // both want it: first the watch, then Close
 	tr.set(t, "", "cgroup.freeze", "1")
-	eventually(t, "that the watch waits", func() bool { return blocked("(*watch).waitV2") })
-	c.mu.Unlock()
+	eventually(t, "that the watch waits", func() bool { return blocked("(*watch).hear") })
+	go func() { w.stop(); w.oom.close(); close(closed) }()
+	eventually(t, "that Close waits", func() bool { return blocked("(*watch).stop") })
+	w.oom.mu.Unlock()
 	receive(t, "the end of Close", closed)
-	receive(t, "the end of the watch", ended)
 }
 
 // blocked tells whether a goroutine in the function waits for a mutex.

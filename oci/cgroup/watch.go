@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/ready"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
@@ -30,16 +31,18 @@ var looks = []time.Duration{
 	256 * time.Millisecond, time.Second, 4 * time.Second,
 }
 
-// watch is a live watch. Its goroutine waits on the netpoller and ends when the Group
-// is closed.
+// watch is a live watch. It has a goroutine only while there is something to be
+// looked at again: from a signal of the kernel on.
 type watch struct {
 	oom    *oomCounter
 	notify func()
-	event  *os.File // V1: the eventfd; V2: the counter's own file, which it does not own
+	event  *os.File // V1: the eventfd, which is the counter's; V2: the counter's own file
 
-	mu    sync.Mutex // protects held and the deadline of event
-	held  bool
-	ended chan struct{} // closed when the goroutine has ended
+	mu      sync.Mutex // guards what follows
+	ready   *ready.Watch
+	held    bool          // until goOn, or for good
+	signals chan int      // to the goroutine; nil when there is none
+	ended   chan struct{} // closed when the goroutine has ended
 }
 
 // WatchOOM calls notify when processes of the group were killed for want of
@@ -63,11 +66,13 @@ func (g *Group) WatchOOM(notify func()) error {
 	}
 	g.oom.open(g)
 	w, err := newWatch(&g.oom, notify)
+	if err == nil {
+		err = w.start()
+	}
 	if err != nil {
 		return fmt.Errorf("watch OOM kills: %w", err)
 	}
 	g.watch = w
-	w.start()
 	return nil
 }
 
@@ -86,10 +91,6 @@ func newWatch(c *oomCounter, notify func()) (*watch, error) {
 			}
 		}
 		w.event = c.event
-	}
-	if err := w.event.SetReadDeadline(time.Time{}); err != nil {
-		w.stop()
-		return nil, fmt.Errorf("poll %s: %w", w.event.Name(), err)
 	}
 	return w, nil
 }
@@ -120,46 +121,162 @@ func oomEventfd(c *oomCounter) (*os.File, error) {
 	return f, nil
 }
 
+// start has the watch told of signals, and looks at what has come before.
+func (w *watch) start() error {
+	events := uint32(unix.EPOLLIN)
+	if w.oom.mode == V2 {
+		events = unix.EPOLLPRI
+	}
+	told, err := ready.On(w.event, events, w.signalled)
+	if err != nil {
+		w.stop()
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ready = told
+	w.look(len(looks))
+	return nil
+}
+
+// stop is the end of the watch. Its goroutine may be notifying for the last time.
 func (w *watch) stop() {
+	w.mu.Lock()
+	w.halt()
+	w.mu.Unlock()
 	if w.oom.mode == V1 {
 		w.event.Close()
 	}
 }
 
-func (w *watch) start() {
-	w.ended = make(chan struct{})
-	go w.run(w.ended)
+// hold ends the goroutine and waits for that.
+func (w *watch) hold() {
+	w.mu.Lock()
+	ended := w.ended
+	w.halt()
+	w.mu.Unlock()
+	if ended != nil {
+		<-ended
+	}
+}
+
+// halt keeps the watch from being told, and its goroutine, if there is one, from
+// going on; w.mu is held.
+func (w *watch) halt() {
+	w.held = true
+	if w.ready != nil {
+		w.ready.Stop()
+		w.ready = nil
+	}
+	if w.signals != nil {
+		close(w.signals)
+		w.signals = nil
+	}
+}
+
+// goOn undoes hold.
+func (w *watch) goOn() error {
+	w.mu.Lock()
+	held := w.held
+	w.held = false
+	w.mu.Unlock()
+	if !held {
+		return nil
+	}
+	return w.start()
+}
+
+// signalled is called when the kernel has told something.
+func (w *watch) signalled() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held || !w.hear() {
+		return
+	}
+	next := len(looks)
+	if w.oom.mode == V1 {
+		next = 0
+	}
+	w.look(next)
+}
+
+// hear takes in what the kernel has told; it may be nothing.
+func (w *watch) hear() (heard bool) {
+	raw, err := w.event.SyscallConn()
+	if err != nil {
+		return false
+	}
+	c := w.oom
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	raw.Control(func(fd uintptr) {
+		if c.mode == V1 {
+			heard, _ = c.hear(int(fd))
+			return
+		}
+		if heard = !c.gone && changed(fd); heard {
+			c.sign = time.Now()
+		}
+	})
+	return heard
+}
+
+// look has the goroutine look, and then go on from there in looks; w.mu is held.
+func (w *watch) look(next int) {
+	if w.signals == nil {
+		w.signals, w.ended = make(chan int, 1), make(chan struct{})
+		go w.run(next, w.signals, w.ended)
+		return
+	}
+	select {
+	case w.signals <- next:
+	default: // it has not begun to look since the last
+	}
+}
+
+// rest ends the goroutine, unless it is to look again.
+func (w *watch) rest(signals <-chan int) (ends bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(signals) > 0 {
+		return false
+	}
+	if (<-chan int)(w.signals) == signals {
+		w.signals = nil
+	}
+	return true
 }
 
 // run is the watch's goroutine.
-func (w *watch) run(ended chan struct{}) {
+func (w *watch) run(next int, signals <-chan int, ended chan<- struct{}) {
 	defer close(ended)
-	next := len(looks) // into looks
 	for {
-		now := w.look()
+		now := w.seen()
 		if now.unreported && now.quiet >= burstGap {
 			w.notify()
 			now.unreported = false
 		}
-		var wait time.Duration // 0 is until the next signal
+		var wait time.Duration
 		switch {
 		case now.unreported:
 			wait = burstGap - now.quiet
 		case next < len(looks) && !now.gone:
 			wait = looks[next]
 			next++
-		}
-		signalled, err := w.wait(wait)
-		if errors.Is(err, errHeld) {
+		case w.rest(signals):
 			return
 		}
-		if err != nil {
-			w.stop()
-			return
+		timer := time.NewTimer(wait)
+		select {
+		case from, goesOn := <-signals:
+			if !goesOn {
+				timer.Stop()
+				return
+			}
+			next = from
+		case <-timer.C:
 		}
-		if signalled && w.oom.mode == V1 {
-			next = 0
-		}
+		timer.Stop()
 	}
 }
 
@@ -170,7 +287,7 @@ type seen struct {
 	gone       bool          // the cgroup has been removed: nothing will change any more
 }
 
-func (w *watch) look() seen {
+func (w *watch) seen() seen {
 	c := w.oom
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,94 +300,6 @@ func (w *watch) look() seen {
 		s.quiet = max(s.quiet, burstGap)
 	}
 	return s
-}
-
-// wait waits for the kernel to tell something, or for d to pass if it is not 0.
-// It fails when the file is closed.
-func (w *watch) wait(d time.Duration) (signalled bool, err error) {
-	var deadline time.Time
-	if d > 0 {
-		deadline = time.Now().Add(d)
-	}
-	if err := w.until(deadline); err != nil {
-		return false, err
-	}
-	if w.oom.mode == V1 {
-		signalled, err = w.waitV1()
-	} else {
-		signalled, err = w.waitV2()
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
-	}
-	return signalled, err
-}
-
-// errHeld ends the goroutine of a watch that goes on later.
-var errHeld = errors.New("the watch is held up")
-
-// until sets the end of the next wait.
-func (w *watch) until(deadline time.Time) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.held {
-		return errHeld
-	}
-	return w.event.SetReadDeadline(deadline)
-}
-
-// hold ends the goroutine and waits for that.
-func (w *watch) hold() {
-	w.mu.Lock()
-	w.held = true
-	w.event.SetReadDeadline(time.Unix(1, 0))
-	w.mu.Unlock()
-	<-w.ended
-}
-
-// goOn undoes hold.
-func (w *watch) goOn() {
-	w.mu.Lock()
-	held := w.held
-	w.held = false
-	w.mu.Unlock()
-	if held {
-		w.start()
-	}
-}
-
-func (w *watch) waitV1() (heard bool, err error) {
-	raw, err := w.event.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		w.oom.mu.Lock()
-		defer w.oom.mu.Unlock()
-		heard, failed = w.oom.hear(int(fd))
-		return heard || failed != nil
-	})
-	return heard, errors.Join(err, failed)
-}
-
-func (w *watch) waitV2() (signalled bool, err error) {
-	raw, err := w.event.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	err = raw.Read(func(fd uintptr) bool {
-		w.oom.mu.Lock()
-		defer w.oom.mu.Unlock()
-		if w.oom.gone {
-			return false // for ever: only Close ends the wait
-		}
-		if signalled = changed(fd); signalled {
-			w.oom.sign = time.Now()
-		}
-		return signalled
-	})
-	return signalled, err
 }
 
 // changed tells whether an event file of V2 has changed since it was last read

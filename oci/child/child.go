@@ -3,7 +3,8 @@
 //
 // Kernel facts, decided here once: pidfd_open(2) came with Linux 5.3,
 // waitid(P_PIDFD) with 5.4, and a pidfd becomes readable when its process has
-// ended, which is what the netpoller waits for.
+// ended, which is what is waited for: of children that live for as long as a
+// container does by package ready, of commands by the netpoller.
 package child
 
 import (
@@ -11,10 +12,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"github.com/cleatrun/cleat/oci/ready"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,12 +36,17 @@ type Exit struct {
 type Child struct {
 	PID   int
 	pidfd *os.File
+
+	mu    sync.Mutex // guards what follows
+	let   bool       // the number has been let go of
+	then  func(Exit, error)
+	watch *ready.Watch
 }
 
 // Adopt makes the caller the owner of pid, a child that something else
 // launched and left to us. It must be called before the launch it came from
 // is ended (see Launching): until then nobody else reaps it, so the number
-// cannot have been given to another process. The owner calls Wait at once.
+// cannot have been given to another process. The owner calls Await at once.
 //
 // A process that is no descendant of the shim is refused with ECHILD: it is
 // none of the launch's, and must not be waited for or signalled. One that the
@@ -50,7 +58,7 @@ func Adopt(pid int) (*Child, error) {
 		return nil, err
 	}
 	if err := c.ours(); err != nil && !descends(pid) {
-		c.release()
+		c.Close()
 		return nil, fmt.Errorf("process %d is none of the shim's: %w", pid, err)
 	}
 	return c, nil
@@ -65,7 +73,7 @@ func AdoptLeft(pid int) (*Child, error) {
 		return nil, err
 	}
 	if err := c.ours(); err != nil {
-		c.release()
+		c.Close()
 		return nil, fmt.Errorf("adopt process %d, which a failed launch has named: %w", pid, err)
 	}
 	return c, nil
@@ -79,14 +87,11 @@ func open(pid int) (*Child, error) {
 		family.disown(pid)
 		return nil, fmt.Errorf("open pidfd of process %d: %w", pid, err)
 	}
-	unix.SetNonblock(fd, true) // for the netpoller
-	return &Child{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
-}
-
-// release gives back what open has taken.
-func (c *Child) release() {
-	c.Close()
-	family.disown(c.PID)
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	// Not before, or Go's netpoller would have it, too. A program of before package
+	// ready, to which the shim may go back, waits for it there.
+	unix.SetNonblock(fd, true)
+	return &Child{PID: pid, pidfd: pidfd}, nil
 }
 
 // maxDepth bounds the way up from a process to the shim.
@@ -127,39 +132,75 @@ func (c *Child) ours() error {
 	return errors.Join(failed, err)
 }
 
-// Wait reaps the process as soon as it has ended. It is called once, by the
-// owner, and again after it was interrupted. Of a process that is not a child of
-// the shim (its runtime has not left it to us) only the end can be known: then
-// the error is ECHILD.
-func (c *Child) Wait() (Exit, error) {
-	var exit Exit
-	var failed error
-	err := awaitEnd(c.pidfd, func(fd uintptr) (done bool) {
-		exit, done, failed = reap(int(fd))
-		return done
-	})
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return Exit{}, ErrInterrupted
-	}
-	family.disown(c.PID)
-	if err == nil {
-		err = failed
-	}
+// Await reaps the process as soon as it has ended, and then calls then, on a
+// goroutine of its own. It is called by the owner, once, and again after Interrupt
+// has taken it back. Of a process that is not a child of the shim (its runtime has
+// not left it to us) only the end can be known: then the error is ECHILD.
+func (c *Child) Await(then func(Exit, error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.then = then
+	watch, err := ready.On(c.pidfd, unix.EPOLLIN, func() { c.look() })
 	if err != nil {
-		return Exit{}, fmt.Errorf("wait for process %d: %w", c.PID, err)
+		// No memory for it in the kernel, or no descriptor. The exit must not be lost.
+		go c.poll()
+		return
 	}
-	return exit, nil
+	c.watch = watch
 }
 
-// awaitEnd waits on the netpoller until the process behind a pidfd has ended
-// and then says what. A zombie whose exit somebody else sees first (a debugger)
-// is not there yet: the kernel wakes us again when it is ours.
-func awaitEnd(pidfd *os.File, then func(fd uintptr) (done bool)) error {
-	conn, err := pidfd.SyscallConn()
-	if err != nil {
-		return err
+// look reaps the process if it has ended. A zombie whose exit somebody else sees
+// first (a debugger) is not there yet: the kernel tells again when it is ours.
+func (c *Child) look() (done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.then == nil {
+		return true
 	}
-	return conn.Read(func(fd uintptr) bool { return readable(fd) && then(fd) })
+	var exit Exit
+	ended := false
+	conn, err := c.pidfd.SyscallConn()
+	if err == nil {
+		var failed error
+		err = conn.Control(func(fd uintptr) {
+			if readable(fd) { // who is no child cannot be asked by reap
+				exit, ended, failed = reap(int(fd))
+			}
+		})
+		err = errors.Join(err, failed)
+	}
+	if err == nil && !ended {
+		return false
+	}
+	if err != nil {
+		err = fmt.Errorf("wait for process %d: %w", c.PID, err)
+	}
+	then := c.then
+	c.stop()
+	c.letGo()
+	go then(exit, err)
+	return true
+}
+
+// pollGap is how often is looked at a process that nobody tells the end of.
+const pollGap = 20 * time.Millisecond
+
+// poll stands in for the watch. It ends with the process, or with Interrupt.
+func (c *Child) poll() {
+	ticker := time.NewTicker(pollGap)
+	defer ticker.Stop()
+	for !c.look() {
+		<-ticker.C
+	}
+}
+
+// stop ends the wait; c.mu is held.
+func (c *Child) stop() {
+	c.then = nil
+	if c.watch != nil {
+		c.watch.Stop()
+		c.watch = nil
+	}
 }
 
 // readable tells whether a pidfd is, which means that the process has ended.
@@ -208,23 +249,37 @@ func signalPidfd(pidfd *os.File, signal syscall.Signal) error {
 	return sent
 }
 
-// Close gives the pidfd back. A Wait under way ends with an error.
-func (c *Child) Close() error { return c.pidfd.Close() }
+// letGo ends the ownership of the number; c.mu is held.
+func (c *Child) letGo() {
+	if !c.let {
+		c.let = true
+		family.disown(c.PID)
+	}
+}
+
+// Close gives the pidfd back, and takes Await back. A process that has not been
+// reaped is nobody's then.
+func (c *Child) Close() error {
+	c.mu.Lock()
+	c.stop()
+	c.letGo()
+	c.mu.Unlock()
+	return c.pidfd.Close()
+}
 
 // Pidfd for a list of files to be handed over; it stays the Child's. It is nil
 // where there is none.
 func (c *Child) Pidfd() *os.File { return c.pidfd }
 
-// ErrInterrupted is what Wait returns after Interrupt. The process has not been
-// reaped.
-var ErrInterrupted = errors.New("the wait for the end of a process was interrupted")
-
-// Interrupt ends a Wait under way, unless it is just reaping, and keeps others
-// from beginning before Continue.
-func (c *Child) Interrupt() { c.pidfd.SetReadDeadline(time.Unix(1, 0)) }
-
-// Continue undoes Interrupt.
-func (c *Child) Continue() { c.pidfd.SetReadDeadline(time.Time{}) }
+// Interrupt takes Await back. It is false where that comes too late: the process
+// has been reaped, and the function called or about to be.
+func (c *Child) Interrupt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waits := c.then != nil
+	c.stop()
+	return waits
+}
 
 // Restore makes the caller the owner of a process that the program before this
 // one owned: pid and what Pidfd was there. Of one that has been reaped there is
@@ -233,7 +288,7 @@ func Restore(pid int, pidfd *os.File) *Child {
 	if pidfd != nil {
 		family.own(pid)
 	}
-	return &Child{PID: pid, pidfd: pidfd}
+	return &Child{PID: pid, pidfd: pidfd, let: pidfd == nil}
 }
 
 // reap takes the exit of the process behind a pidfd; done is false while it

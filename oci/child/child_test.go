@@ -84,7 +84,7 @@ func TestEndedTellsTheEndBeforeAndAfterReaping(t *testing.T) {
 	if !c.Ended() {
 		t.Error("a zombie is said to run")
 	}
-	if _, err := c.Wait(); err != nil {
+	if _, err := wait(t, c); err != nil {
 		t.Fatal(err)
 	}
 	if !c.Ended() {
@@ -114,7 +114,7 @@ func TestSignalReachesTheProcessOrSaysThatItHasEnded(t *testing.T) {
 	if err := c.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("signal to a zombie: %v", err)
 	}
-	if exit, err := c.Wait(); err != nil || exit.Status != 3 {
+	if exit, err := wait(t, c); err != nil || exit.Status != 3 {
 		t.Errorf("%+v, %v", exit, err)
 	}
 	if err := c.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
@@ -139,7 +139,7 @@ func catches(pid int, signal syscall.Signal) bool {
 
 func TestAdoptOfNoneOfOursFailsAndOwnsNothing(t *testing.T) {
 	c := launchOne(t, "exit 0")
-	if _, err := c.Wait(); err != nil {
+	if _, err := wait(t, c); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Adopt(c.PID); !errors.Is(err, unix.ESRCH) {
@@ -258,11 +258,11 @@ func TestCloseEndsAWaitAndLeavesAnOrphan(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r := receive(t, "the end of the wait", got); r.err == nil {
-		t.Errorf("it says %+v of a process that runs", r.exit)
-	}
 	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	eventually(t, "the reaping of what has no owner", func() bool { return gone(c.PID) })
+	if len(got) > 0 {
+		t.Error("who has closed it is told its end")
+	}
 }
 
 // What a launch that failed has told: a child that is left, or a number that
@@ -312,7 +312,7 @@ func TestAdoptLeftTakesOnlyWhatIsOurs(t *testing.T) {
 	}
 }
 
-// An upgrade interrupts the wait, and the exit is there afterwards.
+// An upgrade interrupts the wait, and the exit is there afterwards, once.
 func TestInterruptedWaitHasNotReaped(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run("ended "+when, func(t *testing.T) {
@@ -323,27 +323,89 @@ func TestInterruptedWaitHasNotReaped(t *testing.T) {
 				}
 			}
 			c := launchOne(t, "until [ -e "+flag+" ]; do sleep 0.01; done; exit 7")
-			waiting := waited(c)
-			c.Interrupt()
-			if got := receive(t, "the end of the wait", waiting); !errors.Is(got.err, ErrInterrupted) {
-				t.Fatalf("interrupted: %v", got.err)
+			before := waited(c)
+			if !c.Interrupt() {
+				t.Fatal("a wait cannot be interrupted")
+			}
+			if c.Interrupt() {
+				t.Error("interrupted twice")
 			}
 			if when == "before" {
 				release()
 				eventually(t, "the end", func() bool { return zombie(c.PID) })
 			}
-			if _, err := c.Wait(); !errors.Is(err, ErrInterrupted) {
-				t.Fatalf("before it may continue: %v", err)
-			}
-			c.Continue()
+			after := waited(c)
 			if when == "after" {
 				release()
 			}
-			exit, err := c.Wait()
-			if err != nil || exit.Status != 7 {
-				t.Errorf("exit %+v, %v", exit, err)
+			if got := receive(t, "the exit", after); got.err != nil || got.exit.Status != 7 {
+				t.Errorf("exit %+v, %v", got.exit, got.err)
+			}
+			if c.Interrupt() {
+				t.Error("the wait is said to go on after the exit")
+			}
+			if len(before)+len(after) > 0 {
+				t.Error("the exit is told twice, or to who was interrupted")
 			}
 			c.Close()
 		})
 	}
+}
+
+// Whether or not an interruption comes in time, the exit is told to one: to who
+// waited before, or to who waits then.
+func TestInterruptionsRaceWithTheEnd(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	for range rounds {
+		c := launchOne(t, "exit 7")
+		before := waited(c)
+		after := before
+		if c.Interrupt() {
+			after = waited(c)
+		}
+		if got := receive(t, "the exit", after); got.err != nil || got.exit.Status != 7 {
+			t.Fatalf("exit %+v, %v", got.exit, got.err)
+		}
+		if len(before)+len(after) > 0 {
+			t.Fatal("the exit is told twice, or to who was interrupted")
+		}
+		c.Close()
+	}
+}
+
+// Where the kernel has no room for a watch the exit is not lost.
+func TestExitIsToldWithoutAWatch(t *testing.T) {
+	c := launchOne(t, "exit 7")
+	got := make(chan result, 1)
+	c.mu.Lock()
+	c.then = func(exit Exit, err error) { got <- result{exit, err} }
+	c.mu.Unlock()
+	c.poll()
+	if got := receive(t, "the exit", got); got.err != nil || got.exit.Status != 7 {
+		t.Errorf("exit %+v, %v", got.exit, got.err)
+	}
+	c.Close()
+}
+
+// A shim may go back to a program that waits for pidfds on Go's netpoller, which
+// takes none that blocks.
+func TestPidfdIsOneForTheNetpoller(t *testing.T) {
+	c := launchOne(t, "exec sleep 100")
+	conn, err := c.Pidfd().SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("flags %#x, %v", flags, err)
+		}
+	})
+	if err := c.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, c)
+	c.Close()
 }

@@ -147,7 +147,7 @@ func (c *Command) start() error {
 // without pidfds it blocks a thread instead.
 func (c *Command) reap() {
 	if c.pidfd != nil {
-		err := awaitEnd(c.pidfd, func(uintptr) bool { return true })
+		err := awaitEnd(c.pidfd)
 		c.mu.Lock()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			close(c.parked)
@@ -170,6 +170,15 @@ func (c *Command) reap() {
 	if c.pidfd != nil {
 		c.pidfd.Close()
 	}
+}
+
+// awaitEnd waits on the netpoller until the process behind a pidfd has ended.
+func awaitEnd(pidfd *os.File) error {
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(readable)
 }
 
 // Wait returns when the program has ended and was reaped, or with ctx's error

@@ -145,14 +145,18 @@ func launchOne(t testing.TB, script string) *Child {
 	return c
 }
 
-// waited waits for c in a goroutine, as an owner does.
+// waited has what c's end leads to.
 func waited(c *Child) <-chan result {
-	got := make(chan result, 1)
-	go func() {
-		exit, err := c.Wait()
-		got <- result{exit, err}
-	}()
+	got := make(chan result, 2) // a second would be a fault
+	c.Await(func(exit Exit, err error) { got <- result{exit, err} })
 	return got
+}
+
+// wait waits for the end of c, which has come or is to come.
+func wait(t testing.TB, c *Child) (Exit, error) {
+	t.Helper()
+	got := receive(t, "the end of the process", waited(c))
+	return got.exit, got.err
 }
 
 type result struct {

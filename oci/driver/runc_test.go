@@ -148,10 +148,10 @@ func (r *real) owned(launch func() (int, error)) (*process, error) {
 		r.t.Fatalf("the process that the runtime told of is gone: %v", err)
 	}
 	p := &process{Child: c, ended: make(chan struct{})}
-	go func() {
-		p.exit, p.err = c.Wait()
+	c.Await(func(exit child.Exit, err error) {
+		p.exit, p.err = exit, err
 		close(p.ended)
-	}()
+	})
 	r.t.Cleanup(func() { c.Signal(unix.SIGKILL); p.mustEnd(r.t); c.Close() })
 	return p, nil
 }

@@ -26,7 +26,7 @@ const (
 )
 
 // passer is one way of passing bytes on. Its methods are called by the pump's
-// goroutine, but wake and sourceGone.
+// goroutine, but wake, sourceGone and source.
 type passer interface {
 	// pass does one step, and waits for what it needs for that. It returns errEnd
 	// at the end of the source, and os.ErrDeadlineExceeded when it was woken.
@@ -41,6 +41,8 @@ type passer interface {
 	// sourceGone tells that nobody can write to the source any more: what is left
 	// in it is all that will ever be passed on.
 	sourceGone() bool
+	// source is where the bytes come from.
+	source() *end
 }
 
 // pump runs a passer until the end of its source or until stop.

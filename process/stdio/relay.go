@@ -424,3 +424,4 @@ func (r *relay) close() {
 func (r *relay) wake()            { r.poller.until(past) }
 func (r *relay) rearm()           { r.poller.until(never) }
 func (r *relay) sourceGone() bool { return r.src.gone(r.at()) }
+func (r *relay) source() *end     { return r.src.descriptor() }

@@ -95,6 +95,7 @@ func (s *splicer) rearm() {
 }
 
 func (s *splicer) sourceGone() bool { return pipeHungUp(s.src.fd) }
+func (s *splicer) source() *end     { return s.src }
 
 // spliceMax is what one splice is asked for; a pipe seldom holds more.
 const spliceMax = 1 << 20

@@ -114,3 +114,4 @@ func (t *typist) rearm() {
 }
 
 func (t *typist) sourceGone() bool { return pipeHungUp(t.src.fd) }
+func (t *typist) source() *end     { return t.src }

@@ -10,10 +10,36 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// Unread tells whether there is output that the client has not read, in its FIFOs or
+// on the way to them. What a policy keeps for it is not counted.
+func (s *Streams) Unread() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, hold := range s.holds {
+		if raw, err := hold.SyscallConn(); err == nil && holdsSome(raw) {
+			return true
+		}
+	}
+	for _, p := range s.outputs {
+		if s.attached && !p.ended() && holdsSome(p.source().raw) {
+			return true
+		}
+	}
+	return false
+}
+
+// holdsSome tells whether there is something to be read from a file, which may be
+// closed meanwhile.
+func holdsSome(file syscall.RawConn) (some bool) {
+	file.Control(func(fd uintptr) { some = unread(int(fd)) > 0 })
+	return some
+}
 
 // awaitReaders waits until the client's FIFOs are empty, or have no reader, or
 // until ctx ends. The shim's own hold on them is given up.

@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 
+	"github.com/cleatrun/cleat/oci/ready"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,9 +24,14 @@ const chunkSize = 4096
 // what it read, and none while it waits.
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// errStopped ends the reading of a connection whose requests are not taken any
-// more.
-var errStopped = errors.New("no more requests are taken")
+// What ends the reading of a connection and leaves it as it is: no more requests
+// are taken from it, which only ends with a drop; the server is held up; or there
+// is nothing to be read.
+var (
+	errStopped = errors.New("no more requests are taken")
+	errHeld    = errors.New("the server is held up")
+	errIdle    = errors.New("nothing to be read")
+)
 
 // conn is one accepted connection.
 type conn struct {
@@ -39,15 +44,15 @@ type conn struct {
 
 	// Owned by the goroutine that reads. When none does, last and in are all
 	// there is.
-	last  uint32             // the highest stream id that a request has used
-	in    inbox              // the frame that has begun
-	chunk *[chunkSize]byte   // where ahead lies
-	ahead []byte             // what was read after in
-	ready func(uintptr) bool // c.readSocket, bound once
-	err   error              // result of readSocket
+	last  uint32           // the highest stream id that a request has used
+	in    inbox            // the frame that has begun
+	chunk *[chunkSize]byte // where ahead lies
+	ahead []byte           // what was read after in
 
 	// Guarded by server.mu.
+	watch   *ready.Watch
 	dropped bool
+	told    bool    // that there may be more to be read, since serve has begun to read
 	reading bool    // a goroutine is in serve
 	writing bool    // a goroutine is in write
 	open    int     // streams in the table
@@ -61,7 +66,6 @@ func (s *Server) newConn(sock *net.UnixConn) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{server: s, sock: sock, raw: raw}
-	c.ready = c.readSocket
 	c.in.reset()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -82,16 +86,43 @@ func (s *Server) connect(sock *net.UnixConn) error {
 	s.accepted++
 	c.number = s.accepted
 	s.conns[c] = struct{}{}
-	reads := s.hold < holdAll
-	if reads {
+	s.mu.Unlock()
+	s.options.OnConnect()
+	c.await()
+	return nil
+}
+
+// await has the connection served whenever there is something to be read.
+func (c *conn) await() {
+	watch, err := ready.On(c.sock, unix.EPOLLIN|unix.EPOLLRDHUP, c.readable)
+	if err != nil {
+		c.drop(fmt.Errorf("wait for requests: %w", err))
+		return
+	}
+	s := c.server
+	s.mu.Lock()
+	if c.dropped {
+		s.mu.Unlock()
+		watch.Stop()
+		return
+	}
+	c.watch = watch
+	s.mu.Unlock()
+}
+
+// readable is called when there is something to be read.
+func (c *conn) readable() {
+	s := c.server
+	s.mu.Lock()
+	c.told = true
+	begins := !c.reading && !c.dropped && s.hold < holdAll
+	if begins {
 		c.begin()
 	}
 	s.mu.Unlock()
-	s.options.OnConnect()
-	if reads {
+	if begins {
 		go c.serve()
 	}
-	return nil
 }
 
 // begin announces serve. Called with server.mu held.
@@ -100,22 +131,40 @@ func (c *conn) begin() {
 	c.server.ends.Add(1)
 }
 
-// serve reads the connection until it ends or is stopped. It is ended by drop,
-// by the peer, or by a deadline on the socket. After a deadline all bytes that
-// were read and are no request yet are in c.in, and the connection stays as it
-// is: it is for whoever set the deadline to drop it or to serve it again. So
-// it is when no more requests are taken, which only ends with a drop.
+// serve reads the connection until there is nothing to be read, it ends or is
+// stopped. All bytes that were read and are no request yet are in c.in then, and
+// unless it has ended the connection stays as it is, to be served again.
 func (c *conn) serve() {
 	defer c.server.ends.Done()
-	err := c.receive()
-	c.release()
+	err := error(errIdle)
+	for errors.Is(err, errIdle) && !c.rests() {
+		err = c.receive()
+		c.release()
+	}
+	if errors.Is(err, errIdle) {
+		return
+	}
 	c.server.mu.Lock()
 	c.reading = false
 	c.server.still.Broadcast()
 	c.server.mu.Unlock()
-	if !errors.Is(err, errStopped) && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, errStopped) && !errors.Is(err, errHeld) {
 		c.drop(fmt.Errorf("read: %w", err))
 	}
+}
+
+// rests ends the reading, unless there may be more to be read than there was.
+func (c *conn) rests() bool {
+	s := c.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.told {
+		c.told = false
+		return false
+	}
+	c.reading = false
+	s.still.Broadcast()
+	return true
 }
 
 // receive turns bytes into frames and frames into requests. It begins with
@@ -131,7 +180,9 @@ func (c *conn) receive() error {
 		case len(c.ahead) > 0:
 			c.ahead = c.ahead[c.in.take(c.ahead):]
 		default:
-			c.server.awaitPayment(c)
+			if !c.server.awaitPayment(c) {
+				return errHeld
+			}
 			if err := c.fill(); err != nil {
 				return err
 			}
@@ -139,19 +190,8 @@ func (c *conn) receive() error {
 	}
 }
 
-// fill waits for bytes and reads them: straight into a frame that has begun,
-// else into a chunk.
+// fill reads once: straight into a frame that has begun, else into a chunk.
 func (c *conn) fill() error {
-	if err := c.raw.Read(c.ready); err != nil {
-		return err
-	}
-	return c.err
-}
-
-// readSocket reads once and returns false when there is nothing to be read. A
-// connection that waits has no chunk: it is taken here, when the socket is
-// said to be readable, and given back when it is not.
-func (c *conn) readSocket(fd uintptr) bool {
 	into := c.in.missing()
 	direct := into != nil
 	if !direct {
@@ -160,25 +200,29 @@ func (c *conn) readSocket(fd uintptr) bool {
 		}
 		into = c.chunk[:]
 	}
-	n, err := unix.Read(int(fd), into)
-	for err == unix.EINTR {
-		n, err = unix.Read(int(fd), into)
+	n := 0
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) {
+		n, failed = unix.Read(int(fd), into)
+		for failed == unix.EINTR {
+			n, failed = unix.Read(int(fd), into)
+		}
+	}); err != nil {
+		return err
 	}
-	if err == unix.EAGAIN {
-		c.release()
-		return false
-	}
-	c.err = err
 	switch {
-	case err != nil:
+	case failed == unix.EAGAIN:
+		return errIdle
+	case failed != nil:
+		return failed
 	case n == 0:
-		c.err = io.EOF
+		return io.EOF
 	case direct:
 		c.in.read(n)
 	default:
 		c.ahead = into[:n]
 	}
-	return true
+	return nil
 }
 
 // release gives the chunk back, with what is left in it.
@@ -199,12 +243,16 @@ func (c *conn) drop(why error) {
 		return
 	}
 	c.dropped = true
+	watch := c.watch
 	delete(s.conns, c)
 	s.live -= c.open
 	s.settle()
 	s.paid.Broadcast()
 	s.mu.Unlock()
 	c.cancel()
+	if watch != nil {
+		watch.Stop()
+	}
 	c.sock.Close()
 	if !usual(why) {
 		s.options.Log("connection %d: %v", c.number, why)

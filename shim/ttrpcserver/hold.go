@@ -66,9 +66,6 @@ func (s *Server) HoldAll(ctx context.Context) error {
 	for l := range s.listeners {
 		l.SetDeadline(past)
 	}
-	for c := range s.conns {
-		c.sock.SetReadDeadline(past)
-	}
 	if !s.await(ctx, func() bool {
 		return s.running[Fast]+s.running[Slow]+s.accepting == 0 && !s.any(func(c *conn) bool { return c.reading })
 	}) {
@@ -105,7 +102,11 @@ func (s *Server) Release() {
 			c.writing = true
 			write = append(write, c.write)
 		}
+		if c.watch == nil { // restored
+			read = append(read, c.await)
+		}
 		if !c.reading {
+			c.told = true // whether or not it was before it was held up
 			c.begin()
 			read = append(read, c.serve)
 		}

@@ -7,15 +7,15 @@
 // It differs from ttrpc's server in what a long-lived daemon needs. Every
 // request that has not been answered stands in one table, with its raw frame,
 // until its answer has left: nothing else remembers it, so nothing can be
-// forgotten there. A connection costs one goroutine and no buffer while it is
+// forgotten there. A connection costs no goroutine and no buffer while it is
 // idle. A connection that drops ends the contexts of its requests, not the
 // server's interest in them. An error, a panic or an answer that is too large
 // is the matter of one request.
 //
 // All that a server knows is in plain fields: the table, and for each
-// connection the last stream id and the bytes that are not a request yet. A
-// read or write that ends with a deadline leaves these as they are, and serve
-// and write, called again, go on from them. That is what a server must offer
+// connection the last stream id and the bytes that are not a request yet. Reading
+// that is held up and a write that ends with a deadline leave these as they are,
+// and serve and write, called again, go on from them. That is what a server must offer
 // to be handed to another process image with requests in flight.
 //
 // This file has the server, its services and its end; accept.go how a

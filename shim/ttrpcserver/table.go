@@ -156,13 +156,15 @@ func (s *Server) isOpen(c *conn, id uint32) bool {
 }
 
 // awaitPayment waits until the peer has read enough of its answers for its
-// next requests to be taken, or until nothing is written to it any more.
-func (s *Server) awaitPayment(c *conn) {
+// next requests to be taken, or until nothing is written to it any more. It
+// returns false when nothing is to be read for now.
+func (s *Server) awaitPayment(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c.owed > maxOwed && c.writing && !c.dropped && s.hold < holdAll {
 		s.paid.Wait()
 	}
+	return s.hold < holdAll
 }
 
 // finish gives a stream its answer and sees to it that it is written: by the
