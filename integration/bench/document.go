@@ -111,13 +111,13 @@ func (r *results) budgetTable() string {
 			against, ratio = figure(v.Against), figure(v.Ratio)
 		}
 		if v.Limit > 0 {
-			limit, limitRatio = figure(v.Limit)+" "+v.LimitOf, figure(v.LimitRatio)
+			limit, limitRatio = with(v.Limit, v.LimitOf), figure(v.LimitRatio)
 		}
 		verdict := v.Verdict
 		if verdict == "not met" {
 			verdict = "**not met**"
 		}
-		fmt.Fprintf(&text, "| %s | %s %s | %s | %s | %s | %s | %s | %s | `%s` |\n", v.What, figure(v.Value), v.Unit, against, ratio, v.Budget, verdict, limit, limitRatio, measurementOf(v.Metric))
+		fmt.Fprintf(&text, "| %s | %s | %s | %s | %s | %s | %s | %s | `%s` |\n", v.What, with(v.Value, v.Unit), against, ratio, v.Budget, verdict, limit, limitRatio, measurementOf(v.Metric))
 	}
 	return text.String()
 }

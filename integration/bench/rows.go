@@ -117,10 +117,13 @@ func (w row) budget() string {
 		of = "× " + w.against
 	}
 	if w.least > 0 {
-		return fmt.Sprintf("≥ %s %s", figure(w.least), of)
+		return "≥ " + with(w.least, of)
 	}
-	return fmt.Sprintf("≤ %s %s", figure(w.most), of)
+	return "≤ " + with(w.most, of)
 }
+
+// with is a figure with its unit, if it has one.
+func with(x float64, unit string) string { return strings.TrimSpace(figure(x) + " " + unit) }
 
 // print shows every promise, one a line.
 func (r *results) print(w io.Writer) {
@@ -134,7 +137,7 @@ func (r *results) print(w io.Writer) {
 		if v.Against > 0 {
 			against, ratio = figure(v.Against), figure(v.Ratio)
 		}
-		fmt.Fprintf(t, "%s\t%s %s\t%s\t%s\t%s\t%s\n", v.What, figure(v.Value), v.Unit, against, ratio, v.Budget, v.Verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", v.What, with(v.Value, v.Unit), against, ratio, v.Budget, v.Verdict)
 	}
 	t.Flush()
 	for _, what := range slices.Sorted(maps.Keys(r.LeftOut)) {

@@ -81,7 +81,7 @@ func overRuns(runs []wholeRun) (list []inAll) {
 				if v.Metric != last.Metric || v.Verdict == "not measured" {
 					continue
 				}
-				value = strings.TrimSpace(figure(v.Value) + " " + v.Unit)
+				value = with(v.Value, v.Unit)
 				if v.Compared {
 					value += fmt.Sprintf(" (%s ×)", figure(v.Ratio))
 				}
