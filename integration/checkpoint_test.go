@@ -278,7 +278,8 @@ func TestRestoreThatFailsIsToldInCRIUsWords(t *testing.T) {
 	}
 }
 
-// Trap 6 once more: what is restored ends before the runtime has told its pid.
+// Trap 6 once more: what is restored ends before the runtime has told its pid,
+// by a signal or by itself.
 func TestTrap6RestoredProcessThatDiesDuringStart(t *testing.T) {
 	t.Parallel()
 	l, path := withCRIU(t)
@@ -290,23 +291,27 @@ func TestTrap6RestoredProcessThatDiesDuringStart(t *testing.T) {
 		t.Fatalf("checkpoint: %v", err)
 	}
 	m.end()
-	r := l.restored("trap6-restored", path, image)
-	r.options.BinaryName = scripted(t, `case $command in restore)
+	for signal, want := range map[string]int{"KILL": 137, "TERM": 5} {
+		r := l.restored("trap6-restored-"+signal, path, image)
+		r.options.BinaryName = scripted(t, fmt.Sprintf(`case $command in restore)
 	runc "$@" || exit
 	pid=$(cat $pidfile)
-	kill -9 $pid
+	kill -%s $pid
 	dead $pid
 	exit;;
-esac`)
-	r.create()
-	r.start("")
-	if status := r.wait(""); status != 137 {
-		t.Errorf("the restored container ended with %d, want 137", status)
-	}
-	r.is("", tasktypes.Status_STOPPED)
-	r.finish()
-	if err := inOrder(r.told("/tasks/delete", ""), "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"); err != nil {
-		t.Error(err)
+esac`, signal))
+		r.create()
+		r.start("")
+		if status := r.wait(""); status != want {
+			t.Errorf("what was restored ended by SIG%s with %d, want %d", signal, status, want)
+		}
+		r.is("", tasktypes.Status_STOPPED)
+		if status := r.finish(); status != want {
+			t.Errorf("after SIG%s Delete says %d, want %d", signal, status, want)
+		}
+		if err := inOrder(r.told("/tasks/delete", ""), "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
