@@ -4,6 +4,7 @@ package integration
 // lost, twice or in another order.
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -331,4 +333,102 @@ func TestUpgradesWithOutputThatNobodyReads(t *testing.T) {
 		b.delete()
 		nothingLeftOf(t, d, b.ID())
 	}
+}
+
+// TestUpgradesWithOutputThatIsDropped upgrades a shim that has dropped output, or is
+// about to: each line comes once or is counted in the notice that stands in its
+// place, and what is counted in all goes on.
+func TestUpgradesWithOutputThatIsDropped(t *testing.T) {
+	t.Parallel()
+	onlyOurs(t)
+	const bursts, lines, first = 3, 300_000, 1_000_001 // 8 bytes each, more than a pipe takes
+	l := newLone(t)
+	m := l.prepare("dropped", func(s *specs.Spec) {
+		s.Annotations = map[string]string{"io.containerd.cleat.logs": "drop", "io.containerd.cleat.logs-limit": "64k"}
+	}, args("sh", "-c", fmt.Sprintf(`n=%d; for i in $(seq %d); do seq $n $((n+%d)); n=$((n+%d)); read word; done; exit 5`, first, bursts, lines-1, lines)))
+	in, out := newFeed(t), newFIFO(t)
+	client, err := os.OpenFile(out.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	m.request.Stdin, m.request.Stdout = in.path, out.path
+	m.boot().run()
+	in.open()
+
+	var seen loss
+	var got bytes.Buffer
+	for range bursts {
+		eventually(t, func() error {
+			if now := m.dropped(); now.Bytes <= seen.Bytes {
+				return fmt.Errorf("%+v is dropped, as before", now)
+			}
+			return nil
+		})
+		for range 2 {
+			before := m.dropped()
+			upgradeTo(t, m.shim, programs.Shim)
+			if seen = m.dropped(); seen.Bytes < before.Bytes || seen.Lines < before.Lines {
+				t.Errorf("after an upgrade %+v is dropped, before it %+v", seen, before)
+			}
+			if _, err := io.CopyN(&got, client, 100_000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in.write("go on\n")
+	}
+	if status := m.wait(""); status != 5 {
+		t.Errorf("the container ended with %d, want 5", status)
+	}
+	upgradeTo(t, m.shim, programs.Shim)
+	if _, err := io.Copy(&got, client); err != nil {
+		t.Fatal(err)
+	}
+	next, told := first, loss{}
+	for line := range strings.Lines(got.String()) {
+		var gone loss
+		switch n, _ := fmt.Sscanf(line, "[cleat: %d bytes in %d lines of output dropped]\n", &gone.Bytes, &gone.Lines); {
+		case n == 2 && gone.Bytes == 8*gone.Lines:
+			told.Bytes, told.Lines = told.Bytes+gone.Bytes, told.Lines+gone.Lines
+			next += gone.Lines
+		case line == fmt.Sprintln(next):
+			next++
+		default:
+			t.Fatalf("line %q comes where %d is next", line, next)
+		}
+	}
+	if next != first+bursts*lines {
+		t.Errorf("it ends before line %d", next)
+	}
+	if now := m.dropped(); now != told || told.Lines == 0 {
+		t.Errorf("the notices say %+v, the state %+v", told, now)
+	}
+	m.finish()
+}
+
+// loss is what the state says of output that was dropped.
+type loss struct{ Bytes, Lines int }
+
+// dropped is what the shim has dropped of the container's stdout.
+func (m *member) dropped() loss {
+	m.t.Helper()
+	var answer struct {
+		State struct {
+			Containers struct {
+				Served []struct {
+					Init struct {
+						Streams struct{ Outputs []struct{ Dropped loss } }
+					}
+				}
+			}
+		}
+	}
+	if err := m.shim.Control(within(m.t, soon), "Inspect", nil, &answer); err != nil {
+		m.t.Fatal(err)
+	}
+	containers := answer.State.Containers.Served
+	if len(containers) != 1 || len(containers[0].Init.Streams.Outputs) == 0 {
+		m.t.Fatalf("the state is %+v", answer)
+	}
+	return containers[0].Init.Streams.Outputs[0].Dropped
 }
