@@ -30,11 +30,11 @@ func init() {
 	switch call.Action {
 	case bootstrap.Serve:
 		if !arrival.Begin() { // a program that takes over has no time to lose
-			graceperiod.BeginLate() // likewise
+			graceperiod.BeginLate() // for the container that is to be created
 		}
 		return
 	case bootstrap.Start:
-		graceperiod.BeginApart() // for the container that is to be created
+		graceperiod.BeginApart() // before anything else: it takes longest
 		done, err = start(call)
 	case bootstrap.Delete:
 		done, err = call.DeleteFinished(bootstrap.Stdout)
