@@ -17,7 +17,7 @@ import (
 )
 
 // envOwner makes this program nothing but the owner of a place, with a process
-// in it, for TestPlaceIsRemovedWhenItsOwnerIsKilled.
+// and a cgroup in it, for TestPlaceIsRemovedWhenItsOwnerIsKilled.
 const envOwner = "CLEAT_TEST_OWNER"
 
 // ownIfAsked is such an owner's life. It ends by a signal.
@@ -31,6 +31,9 @@ func ownIfAsked() {
 		cmd.Env = p.Environ()
 		err = cmd.Start()
 	}
+	if err == nil {
+		err = os.Mkdir(ownersGroup(p), 0o755)
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -38,6 +41,16 @@ func ownIfAsked() {
 	fmt.Println(p.Dir)
 	time.Sleep(testTime)
 	os.Exit(1)
+}
+
+// ownersGroup is a cgroup beside that of the place's containers, as tests make them
+// for what is not a container's.
+func ownersGroup(p *place.Place) string {
+	dir := "/sys/fs/cgroup"
+	if _, err := os.Stat(dir + "/memory"); err == nil {
+		dir += "/memory"
+	}
+	return filepath.Join(dir, p.Namespace+"-owner")
 }
 
 // TestPlaceIsRemovedWhenItsOwnerIsKilled kills a program like this one, so that
@@ -75,6 +88,9 @@ func TestPlaceIsRemovedWhenItsOwnerIsKilled(t *testing.T) {
 		}
 		if left := p.Processes(); len(left) > 0 {
 			return fmt.Errorf("still there: %v", left)
+		}
+		if _, err := os.Stat(ownersGroup(p)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s is still there: %v", ownersGroup(p), err)
 		}
 		return nil
 	})

@@ -57,8 +57,9 @@ func (p *Place) mounts() []string {
 	return points
 }
 
-// cgroups lists the cgroups that carry the namespace's name and all below
-// them, in every hierarchy, children before parents.
+// cgroups lists the cgroups that carry the namespace's name, or that and a hyphen
+// and more, which are not of its containers, and all below them, in every
+// hierarchy, children before parents.
 func (p *Place) cgroups() []string {
 	hierarchies, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -68,12 +69,15 @@ func (p *Place) cgroups() []string {
 	for _, h := range hierarchies {
 		// A hierarchy that is mounted in two places is listed twice; that
 		// does no harm.
-		filepath.WalkDir(filepath.Join(h.Mountpoint, p.Namespace), func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				list = append(list, path)
-			}
-			return nil
-		})
+		tops, _ := filepath.Glob(filepath.Join(h.Mountpoint, p.Namespace+"-*"))
+		for _, top := range append(tops, filepath.Join(h.Mountpoint, p.Namespace)) {
+			filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+				if err == nil && entry.IsDir() {
+					list = append(list, path)
+				}
+				return nil
+			})
+		}
 	}
 	slices.Sort(list)
 	slices.Reverse(list)
