@@ -117,7 +117,7 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 		}
 	}
 	for _, how := range bounds {
-		if s := r.get(how.metric, byHandName); s == nil || s.Median <= 0 {
+		if s := r.get(how.metric+".rate", byHandName); s == nil || s.Median <= 0 {
 			t.Errorf("%s: %+v", how.what, s)
 		}
 	}

@@ -22,10 +22,10 @@ var bounds = []struct {
 	metric, what string
 	pipe, piece  int
 }{
-	{"output-bounds.64-32", "pipe of 64 KiB, read by 32 KiB", 64 << 10, 32 << 10},
-	{"output-bounds.64-1024", "pipe of 64 KiB, read by 1 MiB", 64 << 10, 1 << 20},
-	{"output-bounds.1024-32", "pipe of 1 MiB, read by 32 KiB", 1 << 20, 32 << 10},
-	{"output-bounds.1024-1024", "pipe of 1 MiB, read by 1 MiB", 1 << 20, 1 << 20},
+	{"output-bounds-64-32", "pipe of 64 KiB, read by 32 KiB", 64 << 10, 32 << 10},
+	{"output-bounds-64-1024", "pipe of 64 KiB, read by 1 MiB", 64 << 10, 1 << 20},
+	{"output-bounds-1024-32", "pipe of 1 MiB, read by 32 KiB", 1 << 20, 32 << 10},
+	{"output-bounds-1024-1024", "pipe of 1 MiB, read by 1 MiB", 1 << 20, 1 << 20},
 }
 
 // writeByHand lets the container's program write into a FIFO that is read as that of
@@ -62,33 +62,39 @@ func (b *bench) writeByHand(w writing) (err error) {
 // readByHand reads pipes of several sizes by pieces of several sizes.
 func (b *bench) readByHand(w writing) error {
 	for _, how := range bounds {
-		rate, err := b.throughPipe(w, how.pipe, how.piece)
+		rate, used, err := b.throughPipe(w, how.pipe, how.piece)
 		if err != nil {
 			return fmt.Errorf("%s: %w", how.what, err)
 		}
-		b.add(how.metric, byHandName, rate)
+		b.add(how.metric+".rate", byHandName, rate)
+		b.add(how.metric+".cpu", byHandName, w.perGiB(used))
 	}
 	return nil
 }
 
-func (b *bench) throughPipe(w writing, pipe, piece int) (rate float64, err error) {
+// throughPipe tells also what both ends have used.
+func (b *bench) throughPipe(w writing, pipe, piece int) (rate float64, used time.Duration, err error) {
 	from, to, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer from.Close()
 	defer to.Close()
 	if _, err := unix.FcntlInt(to.Fd(), unix.F_SETPIPE_SZ, pipe); err != nil {
-		return 0, os.NewSyscallError("F_SETPIPE_SZ", err)
+		return 0, 0, os.NewSyscallError("F_SETPIPE_SZ", err)
 	}
+	client := ownCPU()
 	cmd := b.writer(w, to)
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	to.Close()
 	taken := newMeter(w.all())
 	_, err = io.CopyBuffer(struct{ io.Writer }{taken}, struct{ io.Reader }{from}, make([]byte, piece))
-	return taken.rate(), errors.Join(err, cmd.Wait())
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return 0, 0, err
+	}
+	return taken.rate(), ownCPU() - client + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
 // writer is what runs in the container.

@@ -64,7 +64,7 @@ func memoryRows() (list []tableRow) {
 
 func boundRows() (list []tableRow) {
 	for _, how := range bounds {
-		list = append(list, tableRow{how.metric, how.what + "; MB/s"})
+		list = append(list, tableRow{how.metric + ".rate", how.what + "; MB/s"}, tableRow{how.metric + ".cpu", "CPU of both ends; s per GiB"})
 	}
 	return list
 }
