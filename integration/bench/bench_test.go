@@ -116,6 +116,9 @@ func TestTinyFormMeasuresAndFillsTheDocument(t *testing.T) {
 			t.Errorf("the limit of %q: %+v", row.what, v)
 		}
 	}
+	if s := r.get("output-64k.rate", byHandName); s == nil || s.Median <= 0 {
+		t.Errorf("output by hand: %+v", s)
+	}
 	for _, how := range bounds {
 		if s := r.get(how.metric+".rate", byHandName); s == nil || s.Median <= 0 {
 			t.Errorf("%s: %+v", how.what, s)

@@ -57,6 +57,12 @@ func (w writing) command() []string {
 	return []string{"dd", "if=/dev/zero", fmt.Sprintf("bs=%d", w.block), fmt.Sprintf("count=%d", w.all()/int64(w.block))}
 }
 
+// script is the same in a container. The pause keeps what Start costs out of what
+// output costs.
+func (w writing) script(busybox string) string {
+	return "sleep 0.2; " + busybox + strings.Join(w.command(), " ") + " 2>/dev/null"
+}
+
 func (w writing) perGiB(used time.Duration) float64 {
 	return used.Seconds() * float64(1<<30) / float64(w.all())
 }
@@ -64,8 +70,8 @@ func (w writing) perGiB(used time.Duration) float64 {
 // write runs a container that writes, and reads it all.
 func (b *bench) write(c contender, w writing) (err error) {
 	// It remains until it is killed, so that the shim can be looked at when all is
-	// written. The pause keeps what Start costs out of what output costs.
-	script := "sleep 0.2; " + strings.Join(w.command(), " ") + " 2>/dev/null; exec sleep 1000000"
+	// written.
+	script := w.script("") + "; exec sleep 1000000"
 	var more []oci.SpecOpts
 	var ends []cio.Opt
 	if w.terminal {

@@ -4,11 +4,13 @@ package main
 // is between.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,9 +30,54 @@ var bounds = []struct {
 	{"output-bounds-1024-1024", "pipe of 1 MiB, read by 1 MiB", 1 << 20, 1 << 20},
 }
 
-// writeByHand lets the container's program write into a FIFO that is read as that of
-// a container is.
-func (b *bench) writeByHand(w writing) (err error) {
+// writeByHand lets what the container runs write into a FIFO that is read as that of
+// a container is: in a container of the OCI runtime, which has cgroups that the kernel
+// shares processors by, and without any.
+func (b *bench) writeByHand(w writing) error {
+	if err := b.writeInto(byHandName, w, func(stdout *os.File) (*exec.Cmd, error) {
+		cmd := exec.CommandContext(b.ctx, b.tools.Busybox, w.command()...)
+		cmd.Stdout = stdout
+		return cmd, cmd.Run()
+	}); err != nil {
+		return err
+	}
+	return adopting(func() error { return b.writeContained(w) })
+}
+
+// writeContained lets the OCI runtime give a container the FIFO itself, which it does
+// for one that is detached.
+func (b *bench) writeContained(w writing) (err error) {
+	id := b.name("output")
+	bundle, err := b.bundle(id, "sh", "-c", w.script("busybox "))
+	if err != nil {
+		return err
+	}
+	said, err := os.Create(filepath.Join(bundle, "said")) // a pipe would be the container's, too
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	runc := func(ctx context.Context, stdout *os.File, args ...string) (*exec.Cmd, error) {
+		cmd := exec.CommandContext(ctx, b.tools.Runc, append([]string{"--root", b.daemon.RuntimeState()}, args...)...)
+		cmd.Dir, cmd.Env, cmd.Stderr = bundle, b.daemon.Environ(b.tools.Dir), said
+		if stdout != nil {
+			cmd.Stdout = stdout
+		}
+		err := cmd.Run()
+		if err != nil {
+			text, _ := os.ReadFile(said.Name())
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return cmd, err
+	}
+	defer func() {
+		_, undone := runc(context.WithoutCancel(b.ctx), nil, "delete", "--force", id)
+		err = errors.Join(err, undone, os.RemoveAll(bundle))
+	}()
+	return b.writeInto("runc", w, func(stdout *os.File) (*exec.Cmd, error) { return runc(b.ctx, stdout, "run", "--detach", id) })
+}
+
+func (b *bench) writeInto(name string, w writing, run func(stdout *os.File) (*exec.Cmd, error)) (err error) {
 	taken := newMeter(w.all())
 	stdio, err := b.fifos(taken)(b.name("output"))
 	if err != nil {
@@ -44,18 +91,20 @@ func (b *bench) writeByHand(w writing) (err error) {
 	}
 	defer stdout.Close()
 	client := ownCPU()
-	cmd := b.writer(w, stdout)
-	if err := cmd.Run(); err != nil {
+	cmd, err := run(stdout)
+	if err != nil {
 		return fmt.Errorf("run %s: %w", cmd, err)
 	}
 	select {
-	case <-taken.full: // what was left in the pipe
+	case <-taken.full:
 	case <-b.ctx.Done():
 		return b.ctx.Err()
 	}
-	b.add(w.metric+".rate", byHandName, taken.rate())
-	b.add(w.metric+".client", byHandName, w.perGiB(ownCPU()-client))
-	b.add(w.metric+".writer", byHandName, w.perGiB(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()))
+	b.add(w.metric+".rate", name, taken.rate())
+	b.add(w.metric+".client", name, w.perGiB(ownCPU()-client))
+	if name == byHandName { // else it is what the runtime has used
+		b.add(w.metric+".writer", name, w.perGiB(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()))
+	}
 	return nil
 }
 
@@ -84,24 +133,21 @@ func (b *bench) throughPipe(w writing, pipe, piece int) (rate float64, used time
 		return 0, 0, os.NewSyscallError("F_SETPIPE_SZ", err)
 	}
 	client := ownCPU()
-	cmd := b.writer(w, to)
-	if err := cmd.Start(); err != nil {
+	writer := exec.CommandContext(b.ctx, b.tools.Busybox, w.command()...)
+	writer.Stdout = to
+	if err := writer.Start(); err != nil {
 		return 0, 0, err
 	}
 	to.Close()
 	taken := newMeter(w.all())
 	_, err = io.CopyBuffer(struct{ io.Writer }{taken}, struct{ io.Reader }{from}, make([]byte, piece))
-	if err := errors.Join(err, cmd.Wait()); err != nil {
-		return 0, 0, err
+	if err := errors.Join(err, writer.Wait()); err != nil {
+		return 0, 0, fmt.Errorf("run %s: %w", writer, err)
 	}
-	return taken.rate(), ownCPU() - client + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
-}
-
-// writer is what runs in the container.
-func (b *bench) writer(w writing, stdout *os.File) *exec.Cmd {
-	cmd := exec.CommandContext(b.ctx, b.tools.Busybox, w.command()...)
-	cmd.Stdout = stdout
-	return cmd
+	if taken.got != taken.want {
+		return 0, 0, fmt.Errorf("%s has written %d bytes of %d", writer, taken.got, taken.want)
+	}
+	return taken.rate(), ownCPU() - client + writer.ProcessState.UserTime() + writer.ProcessState.SystemTime(), nil
 }
 
 // ownCPU is what this program, the client, has used.

@@ -52,7 +52,7 @@ var figures = []figure{
 	{"memory.svg", "Memory of a shim", "KiB", []bar{
 		{"memory-N.private", "private", "floor.private", "go"}, {"memory-N.pss", "PSS", "floor.pss", "go"}, {"kernel.memory", "kernel", "", ""}}},
 	{"output.svg", "Output", "MB/s", []bar{
-		{"output-64k.rate", "64 KiB", "output-64k.rate", "by hand"}, {"output-100.rate", "100 bytes", "output-100.rate", "by hand"}, {"terminal.rate", "terminal", "", ""}}},
+		{"output-64k.rate", "64 KiB", "", ""}, {"output-100.rate", "100 bytes", "", ""}, {"terminal.rate", "terminal", "", ""}}},
 	{"upgrade.svg", "Pause of an upgrade", "ms", []bar{
 		{"upgrade-rest.pause", "at rest", "", ""}, {"upgrade-rest.exec", "… execve", "", ""}, {"upgrade-rest.initialise", "… initialise", "", ""},
 		{"upgrade-rest.restore", "… restore", "", ""}, {"upgrade-load.pause", "under load", "", ""}}},
