@@ -163,32 +163,33 @@ func (s *shim) serve() error {
 		}
 		break
 	}
-	end(s.daemon, s.server, s.queue, s.log)
+	s.end()
 	return nil
 }
 
 // end lets everything that was promised happen, as far as others let it, and
 // bounded.
-func end(d bootstrap.Daemon, server *ttrpcserver.Server, queue *events.Queue, l *log) {
+func (s *shim) end() {
 	answers, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
-	if err := server.Close(answers); err != nil {
-		l.Warn("%v", err)
+	if err := s.server.Close(answers); err != nil {
+		s.log.Warn("%v", err)
 	}
+	s.listener.Close() // as Serve does, which may not have begun
 	// A `start` of the group finds nobody now. If it was there first it has
 	// replaced the file.
-	if err := d.RemoveSocket(); err != nil {
-		l.Warn("%v", err)
+	if err := s.daemon.RemoveSocket(); err != nil {
+		s.log.Warn("%v", err)
 	}
 	told, cancel := context.WithTimeout(context.Background(), eventsLimit)
 	defer cancel()
-	if err := queue.Drain(told, drainLimit); err != nil {
-		l.Warn("%v", err)
+	if err := s.queue.Drain(told, drainLimit); err != nil {
+		s.log.Warn("%v", err)
 	}
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	if err := stdio.Settle(drain); err != nil {
-		l.Warn("%v", err)
+		s.log.Warn("%v", err)
 	}
 }
 

@@ -7,11 +7,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +27,7 @@ import (
 	"github.com/cleatrun/cleat/oci/ocitest"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/control"
+	"github.com/cleatrun/cleat/shim/events"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -341,4 +345,25 @@ func TestDaemonReapsOrphans(t *testing.T) {
 	})
 	d.remove()
 	d.ends()
+}
+
+// A shim that is asked to end before it has come to accept connections, as one may
+// be that has just been upgraded, left its socket to the next who looked for it.
+func TestShimThatEndsAtOnceRemovesItsSocket(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as the daemon has it
+	for range 20 {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		must(t, "listen", err)
+		l.SetUnlinkOnClose(false)
+		s := &shim{daemon: bootstrap.Daemon{SocketPath: path}, log: &log{}, listener: l}
+		s.assemble(newContainers(daemonID, longAfter), events.New(s.eventOptions()))
+		if n := s.tasks.containers.terminate(); n != 0 {
+			t.Fatalf("it serves %d containers", n)
+		}
+		must(t, "serve", s.serve())
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("the socket's file is left: %v", err)
+		}
+	}
 }
