@@ -190,7 +190,8 @@ func (c *conn) receive() error {
 	}
 }
 
-// fill reads once: straight into a frame that has begun, else into a chunk.
+// fill reads once: straight into a frame that has begun, else into a chunk. After a
+// read that has found less than it could take there may still be the stream's end.
 func (c *conn) fill() error {
 	into := c.in.missing()
 	direct := into != nil
@@ -202,12 +203,7 @@ func (c *conn) fill() error {
 	}
 	n := 0
 	var failed error
-	if err := c.raw.Control(func(fd uintptr) {
-		n, failed = unix.Read(int(fd), into)
-		for failed == unix.EINTR {
-			n, failed = unix.Read(int(fd), into)
-		}
-	}); err != nil {
+	if err := c.raw.Control(func(fd uintptr) { n, failed = readNow(fd, into) }); err != nil {
 		return err
 	}
 	switch {

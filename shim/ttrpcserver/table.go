@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A connection whose peer does not read its answers is itself not read any
@@ -189,6 +191,21 @@ func (st *stream) finish(answer []byte) {
 	c.write()
 }
 
+// send writes all, and waits for room where there is none, until the socket's
+// deadline.
+func (c *conn) send(b []byte) (int, error) {
+	n := 0
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) { n, failed = sendNow(fd, b) }); err != nil {
+		return 0, err
+	}
+	if n == len(b) || failed != nil && failed != unix.EAGAIN {
+		return n, failed
+	}
+	more, err := c.sock.Write(b[n:])
+	return n + more, err
+}
+
 // write writes the answers that are queued, each with one write(2) where the
 // socket has room for it, until none is left. The caller has set writing. On a
 // connection that is dropped they are forgotten. A write that ends with a
@@ -204,7 +221,7 @@ func (c *conn) write() {
 		}
 		if !c.dropped {
 			s.mu.Unlock()
-			n, err := c.sock.Write(st.answer[st.sent:])
+			n, err := c.send(st.answer[st.sent:])
 			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 				c.drop(fmt.Errorf("write: %w", err))
 			}
