@@ -31,8 +31,9 @@ const (
 )
 
 // Kill sends signal to every process of the group and of the groups nested in
-// it, also to those that are forked meanwhile. It does not wait for them to
-// end. SIGKILL takes effect on frozen groups too; any other signal to a frozen
+// it, also to those that are forked meanwhile; but one that forks again and again,
+// in answer to the signal or not, is not followed for ever, unless it is SIGKILL,
+// which fails then. It does not wait for them to end. SIGKILL takes effect on frozen groups too; any other signal to a frozen
 // group is delivered when somebody thaws it. A cgroup that is gone or empty is
 // no error.
 //
@@ -92,6 +93,9 @@ func (g *Group) killEach(signal syscall.Signal) error {
 		if kill && pass == 0 {
 			g.thawAll()
 		}
+	}
+	if !kill {
+		return nil // what is new is of those that have it
 	}
 	return fmt.Errorf("signal %d to cgroup %s: still new processes after %d passes: %w",
 		signal, g.paths[g.procsController()], killPasses, errdefs.ErrUnavailable)
