@@ -43,9 +43,8 @@ type Config struct {
 	// block.
 	Done func(Done)
 	// ReadFirst is for how long, at most, the exit of the init process is held back
-	// until its client has read what it has written: for a client that reads no more
-	// when it is told the exit, as that of containerd 1.6 does. It is no part of the
-	// container's state.
+	// until its client has read what it has written; 0 means a second. It is no part
+	// of the container's state.
 	ReadFirst time.Duration
 	// Limits; the zero value means DefaultLimits.
 	Limits Limits
@@ -122,6 +121,9 @@ func New(config Config) *Container {
 	}
 	if c.limits == (Limits{}) {
 		c.limits = DefaultLimits
+	}
+	if c.readFirst == 0 {
+		c.readFirst = readFirst
 	}
 	c.init = newProcess(c, "", config.Stdio)
 	return c

@@ -72,13 +72,16 @@ func (p *Process) watchEnds() {
 func (p *Process) ended(exit Exit) {
 	c := p.container
 	told := p.afterLaunch()
-	if !p.isExec() && (!c.emptied(exit.At) || !c.read(exit.At)) {
+	if !p.isExec() && !c.emptied(exit.At) {
 		return // held up; it is asked again
 	}
 	if told {
 		killed := c.checkOOM()
 		if !p.isExec() {
 			p.record(exit, killed, false)
+			if !c.read(exit.At) {
+				return // as above
+			}
 		}
 	}
 
@@ -168,30 +171,53 @@ func (c *Container) emptied(ended time.Time) bool {
 	return true
 }
 
-// readGap is how often is looked whether a client has read: nobody tells.
-const readGap = 2 * time.Millisecond
+const (
+	// readFirst is what Config.ReadFirst is as a rule. A client that is there has
+	// read all that is in a pipe within milliseconds.
+	readFirst = time.Second
+	// readStall is which part of that may pass without anything being read: then
+	// nobody reads.
+	readStall = 10
+	// readGap is how often is looked: the kernel tells nobody.
+	readGap = time.Millisecond
+)
 
 // read returns true when the client has read the output of the init process, which
-// ended at that time, or had the time for it that it is given; false when the
-// container is held up before that.
+// ended at that time, or nobody does; false when the container is held up before
+// that. containerd's Go client closes its end of a task's streams, read or not,
+// when it deletes the task that has ended (cio.Cancel; that of 1.6 in any case), so
+// it must not learn of the end before.
 func (c *Container) read(ended time.Time) bool {
 	c.mu.Lock()
 	streams, held := c.init.streams, c.held
 	c.mu.Unlock()
-	if c.readFirst == 0 || streams == nil {
+	if streams == nil {
+		return true
+	}
+	streams.Exited()
+	left := streams.Unread()
+	if left == 0 {
 		return true
 	}
 	limit := time.NewTimer(c.readFirst - time.Since(ended))
 	defer limit.Stop()
+	stall := time.NewTimer(c.readFirst / readStall)
+	defer stall.Stop()
 	look := time.NewTicker(readGap)
 	defer look.Stop()
-	for streams.Unread() {
+	for left > 0 {
 		select {
 		case <-look.C:
 		case <-held:
 			return false
 		case <-limit.C:
 			return true
+		case <-stall.C:
+			return true
+		}
+		if now := streams.Unread(); now != left {
+			left = now
+			stall.Reset(c.readFirst / readStall)
 		}
 	}
 	return true

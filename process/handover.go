@@ -150,7 +150,7 @@ func (p *Process) told() bool {
 }
 
 // Restore makes the container that another program of this process has handed
-// over. Of config, Publish, Gone, Log, Done and ReadFirst are used. The container is held
+// over. Of config, Publish, Gone, Log and Done are used. The container is held
 // up: it begins nothing before GoOn.
 func Restore(config Config, s ContainerState, files *handover.Inherited) (*Container, error) {
 	config.ID, config.Namespace, config.Bundle, config.Options = s.ID, s.Namespace, s.Bundle, s.Options

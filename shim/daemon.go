@@ -112,10 +112,6 @@ func (s *shim) spillEvents() (*os.File, error) {
 	return nil, failed
 }
 
-// readTime is for how long an exit is held back for a client that reads no more when
-// it is told. It is awake and reads, so this is for a host that is very busy.
-const readTime = time.Second
-
 // assemble makes the services and their server of what there is to serve.
 func (s *shim) assemble(c *containers, queue *events.Queue) {
 	s.queue = queue
@@ -127,9 +123,6 @@ func (s *shim) assemble(c *containers, queue *events.Queue) {
 		goes:       s.bundleGoes,
 		events:     queue,
 		log:        s.log,
-	}
-	if bootstrap.StopsReading() {
-		s.tasks.readFirst = readTime
 	}
 	s.server = ttrpcserver.New(ttrpcserver.Options{
 		Log: s.log.Warn,

@@ -42,7 +42,6 @@ type taskService struct {
 	log        *log
 	history    history
 	rest       rest
-	readFirst  time.Duration // as in process.Config
 }
 
 func (t *taskService) methods() map[string]ttrpcserver.Handler {
@@ -144,7 +143,7 @@ func (t *taskService) create(ctx context.Context, r *message.CreateTaskRequest) 
 
 // config adds to that of a container what it has to do with the service.
 func (t *taskService) config(c process.Config, gone func()) process.Config {
-	c.Publish, c.Gone, c.Log, c.Done, c.ReadFirst = t.publish, gone, t.log.Warn, t.done, t.readFirst
+	c.Publish, c.Gone, c.Log, c.Done = t.publish, gone, t.log.Warn, t.done
 	return c
 }
 

@@ -269,9 +269,10 @@ func (s *Streams) openFIFO(name string, t target) (*end, error) {
 	return endOf(writer), nil
 }
 
-// holdFIFO holds a read end of a client's FIFO. It stays as large as it is: when a
-// client learns that the process has ended, what is in there may not have been
-// read yet, and containerd's Go client throws it away in Task.Delete.
+// holdFIFO holds a read end of a client's FIFO. Where the process waits for its
+// client, it makes that as large as the host allows: the fewer times it waits, the
+// less each byte costs both ends. Who is told the exit of an init process has read
+// it; of an exec's FIFO less would be lost if its client does not read in time.
 func (s *Streams) holdFIFO(name string, t target) (*node, error) {
 	n, err := lookupFIFO(name, t.path)
 	if err != nil {
@@ -281,6 +282,9 @@ func (s *Streams) holdFIFO(name string, t target) (*node, error) {
 	if err != nil {
 		n.close()
 		return nil, err
+	}
+	if waits := s.options.Logs.Policy == "" || s.options.Logs.Policy == Block; waits && !s.options.DrainFirst {
+		grow(int(hold.Fd()))
 	}
 	s.holds = append(s.holds, hold)
 	return n, nil

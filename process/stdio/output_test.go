@@ -178,17 +178,30 @@ func TestMuchOutputArrivesAsItWasWritten(t *testing.T) {
 	}
 }
 
-// What a FIFO holds when its process has ended may be thrown away by the client,
-// who is told of the end. The larger it is, the more.
-func TestClientsFIFOsKeepTheirSize(t *testing.T) {
+// Full pipes are what makes containers wait for their clients. Where they do not
+// wait, or the client may read too late, a FIFO stays as it is.
+func TestFIFOsOfWhoWaitsAreAsLargeAsTheHostAllows(t *testing.T) {
+	const usual = 16 * 4096 // pipe(7)
 	everyWay(t, func(t *testing.T, w way) {
-		s, out := w.open(t)
-		size, err := unix.FcntlInt(reader(t, out).Fd(), unix.F_GETPIPE_SZ, 0)
-		const usual = 16 * 4096 // pipe(7)
-		if err != nil || size != usual {
-			t.Errorf("%d bytes and error %v, want %d", size, err, usual)
+		for name, c := range map[string]struct {
+			change func(*Options)
+			want   int
+		}{
+			"block": {func(*Options) {}, pipeMax()},
+			"drop":  {func(o *Options) { o.Logs.Policy = Drop }, usual},
+			"exec":  {func(o *Options) { o.DrainFirst = true }, usual},
+		} {
+			out := mkfifo(t, t.TempDir(), "out")
+			o := options(t)
+			o.Direct = w.direct
+			c.change(&o)
+			s := opened(t, Spec{Stdout: out, Terminal: w.terminal}, o)
+			size, err := unix.FcntlInt(reader(t, out).Fd(), unix.F_GETPIPE_SZ, 0)
+			if err != nil || size != c.want {
+				t.Errorf("%s: %d bytes and error %v, want %d", name, size, err, c.want)
+			}
+			s.Close()
 		}
-		s.Close()
 	})
 }
 

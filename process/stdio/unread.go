@@ -16,29 +16,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unread tells whether there is output that the client has not read, in its FIFOs or
-// on the way to them. What a policy keeps for it is not counted.
-func (s *Streams) Unread() bool {
+// Unread is how many bytes of output the client has not read, in its FIFOs or on the
+// way to them; of a terminal that has not hung up yet it is never 0. What a policy
+// keeps for the client is not counted.
+func (s *Streams) Unread() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, hold := range s.holds {
-		if raw, err := hold.SyscallConn(); err == nil && holdsSome(raw) {
-			return true
+		if raw, err := hold.SyscallConn(); err == nil {
+			n += unreadOf(raw)
 		}
+	}
+	if !s.attached {
+		return n
 	}
 	for _, p := range s.outputs {
-		if s.attached && !p.ended() && holdsSome(p.source().raw) {
-			return true
+		if p.ended() {
+			continue
+		}
+		n += unreadOf(p.source().raw)
+		if s.terminal != nil {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
-// holdsSome tells whether there is something to be read from a file, which may be
-// closed meanwhile.
-func holdsSome(file syscall.RawConn) (some bool) {
-	file.Control(func(fd uintptr) { some = unread(int(fd)) > 0 })
-	return some
+// unreadOf is what there is to be read from a file, which may be closed meanwhile.
+func unreadOf(file syscall.RawConn) (n int) {
+	file.Control(func(fd uintptr) { n = unread(int(fd)) })
+	return n
 }
 
 // awaitReaders waits until the client's FIFOs are empty, or have no reader, or

@@ -89,18 +89,6 @@ func (c Call) Daemon() (Daemon, error) {
 	return d, nil
 }
 
-// maxVersionVariable tells `start` the newest shim API that the caller speaks;
-// containerd 1.7 was the first to set it. A daemon has it, too.
-const maxVersionVariable = "MAX_SHIM_VERSION"
-
-// StopsReading tells whether this daemon's containerd is older than 1.7: its client
-// closes its end of a task's streams when it learns of the exit (Delete in 1.6's
-// task.go), read or not.
-func StopsReading() bool {
-	_, told := os.LookupEnv(maxVersionVariable)
-	return !told
-}
-
 // RemoveSocket removes the socket's file when Socket is closed. A `start` of the
 // group that was there first has seen that nobody listens, and made a new one,
 // which stays.
