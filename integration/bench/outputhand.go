@@ -19,6 +19,10 @@ import (
 // byHandName is the name of results of what is done without any shim or runtime.
 const byHandName = "by hand"
 
+// largest is the size of a FIFO that a limit has: pipe-max-size, as it is without
+// settings (pipe(7)).
+const largest = 1 << 20
+
 // bounds are ways to read by hand, which tell what it is that limits output.
 var bounds = []struct {
 	metric, what string
@@ -90,6 +94,9 @@ func (b *bench) writeInto(name string, w writing, run func(stdout *os.File) (*ex
 		return err
 	}
 	defer stdout.Close()
+	if _, err := unix.FcntlInt(stdout.Fd(), unix.F_SETPIPE_SZ, largest); err != nil {
+		return os.NewSyscallError("F_SETPIPE_SZ", err)
+	}
 	client := ownCPU()
 	cmd, err := run(stdout)
 	if err != nil {
