@@ -48,7 +48,11 @@ func (b *bench) away(kill func(), back ...func(context.Context) error) {
 		b.t.Errorf("the container that stays is %q, want running %s", got, pid)
 	}
 	b.expect("exec afterwards", b.ask("exec", "stays", "sh", "-c", "echo here; exit 3"), answer{"here\n", "", 3})
-	b.do("exec", "counts", "touch", "/tmp/end")
+	// Not by an exec: the end of the container may be its own.
+	end := filepath.Join("/proc", b.tells("counts", "{{.State.Pid}}"), "root/tmp/end")
+	if err := os.WriteFile(end, nil, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
 	b.becomes("counts", "{{.State.Status}} {{.State.ExitCode}}", "exited 6")
 	for i, line := range strings.Split(b.do("logs", "counts"), "\n") {
 		if line != strconv.Itoa(i+1) {

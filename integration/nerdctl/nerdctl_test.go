@@ -320,7 +320,10 @@ func TestLogGoesOnAfterContainerdWasKilled(t *testing.T) {
 		}
 		return nil
 	})
-	u.do("exec", "counts", "rm", "/tmp/end")
+	// Not by an exec: the end of the container may be its own.
+	if err := os.Remove(filepath.Join("/proc", before, "root/tmp/end")); err != nil {
+		t.Fatal(err)
+	}
 	u.becomes("counts", "{{.State.Status}} {{.State.ExitCode}}", "exited 6")
 	// What the old logger had read and not written is its own loss.
 	lines, _ = u.logged("counts")
