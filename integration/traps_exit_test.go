@@ -567,6 +567,8 @@ func TestTrap15EventsAreKeptWhileContainerdIsAway(t *testing.T) {
 			added = append(added, e.ExecID)
 		}
 	}
+	// One that is not answered, because the connection ends, is sent once more.
+	added = slices.Compact(added)
 	if len(added) != execs || !slices.IsSortedFunc(added, func(a, b string) int { return number(a) - number(b) }) {
 		t.Errorf("%d of %d events came, or not in order", len(added), execs)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -589,6 +590,10 @@ func watchEvents(t testing.TB, tr tree) *watch {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
+	// Until it is read, it is said to have changed (kernfs_generic_poll). Load reads it.
+	if _, err := file.ReadAt(make([]byte, 64), 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
 	w, err := newWatch(&oomCounter{mode: V2, dir: tr.dirs[""], file: file}, func() {})
 	if err != nil {
 		t.Fatal(err)
