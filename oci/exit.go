@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,14 +62,29 @@ func (b Bundle) ReleaseExit() error { return b.Remove(exitRoom) }
 // of the shim, not of the host, so it is not synced. The first one needs no room
 // that is not reserved; it appears as a whole.
 func (b Bundle) WriteExit(e Exit) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
+	data := e.appendJSON(nil)
 	if b.writeReserved(data) == nil {
 		return nil
 	}
 	return b.Replace(exitFile, data)
+}
+
+// appendJSON is what json.Marshal makes of it, without what that learns of a type
+// before it writes the first of it.
+func (e Exit) appendJSON(b []byte) []byte {
+	b = e.Timestamp.AppendFormat(append(b, `{"Timestamp":"`...), time.RFC3339Nano)
+	b = strconv.AppendInt(append(b, `","Pid":`...), int64(e.Pid), 10)
+	b = strconv.AppendInt(append(b, `,"Status":`...), int64(e.Status), 10)
+	if e.Signal != 0 {
+		b = strconv.AppendInt(append(b, `,"Signal":`...), int64(e.Signal), 10)
+	}
+	if e.OOM {
+		b = append(b, `,"OOM":true`...)
+	}
+	if e.Deleted {
+		b = append(b, `,"Deleted":true`...)
+	}
+	return append(b, '}')
 }
 
 // writeReserved writes to what is reserved, which one of several writers gets: a

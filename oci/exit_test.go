@@ -1,14 +1,17 @@
 package oci
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +59,30 @@ func TestReaderSeesTheOldOrTheNewContent(t *testing.T) {
 		all.Wait()
 		must(t, read())
 		b.mustHold(t, exitFile)
+	}
+}
+
+// Records are what encoding/json would write, and are read by it.
+func TestExitIsJSON(t *testing.T) {
+	at := time.Date(2026, 2, 28, 23, 59, 59, 123456789, time.UTC)
+	zone := time.FixedZone("", -(5*60+30)*60)
+	for _, e := range []Exit{
+		{},
+		{Timestamp: at, Pid: 4194304, Status: 255},
+		{Timestamp: at.Truncate(time.Second).In(zone), Pid: 1, Status: 137, Signal: 9, OOM: true, Deleted: true},
+		{Timestamp: at.In(zone), Pid: -1, Status: -1, Signal: -1, Deleted: true},
+		{Timestamp: at.Add(-789), OOM: true},
+	} {
+		want, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.appendJSON(nil); string(got) != string(want) {
+			t.Errorf("%+v is written as\n%s, want\n%s", e, got, want)
+		}
+	}
+	if n := reflect.TypeFor[Exit]().NumField(); n != 6 {
+		t.Errorf("an exit has %d fields; those above have all of 6", n)
 	}
 }
 

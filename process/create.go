@@ -78,8 +78,11 @@ func (c *Container) create(ctx context.Context) (_ *Event, err error) {
 func (c *Container) launchInit(ctx context.Context, undo *undoing, launch func(context.Context, driver.Streams) (int, error)) error {
 	p := c.init
 	options := p.stdioOptions(false)
-	options.Direct, options.Apart = c.handOver()
-	streams, err := stdio.Open(ctx, p.State().Stdio, options)
+	spec := p.State().Stdio
+	if spec.Stdout != "" || spec.Stderr != "" {
+		options.Direct, options.Apart = c.handOver()
+	}
+	streams, err := stdio.Open(ctx, spec, options)
 	if err != nil {
 		return fmt.Errorf("open standard IO of container %s: %w", c.ID, err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cleatrun/cleat/oci"
 	"github.com/cleatrun/cleat/oci/child"
+	"github.com/cleatrun/cleat/oci/stack"
 )
 
 // errInterrupted is the end of a wait that was interrupted: the process runs.
@@ -34,6 +35,7 @@ func (p *Process) stopWatch() {
 
 // watch takes the end of the process, and tells it.
 func (p *Process) watch(reaped child.Exit, err error) {
+	stack.Take16K()
 	c := p.container
 	if errors.Is(err, errInterrupted) {
 		p.watchEnds()
@@ -114,7 +116,7 @@ func (p *Process) ended(exit Exit) {
 func (p *Process) record(exit Exit, oom, deleted bool) {
 	c := p.container
 	err := c.bundle.WriteExit(oci.Exit{
-		Timestamp: exit.At, Pid: p.State().PID, Status: exit.Status, Signal: exit.Signal, OOM: oom, Deleted: deleted,
+		Timestamp: exit.At.UTC(), Pid: p.State().PID, Status: exit.Status, Signal: exit.Signal, OOM: oom, Deleted: deleted,
 	})
 	if err != nil {
 		c.log("container %s: record its exit: %v", c.ID, err)

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/stack"
 	"github.com/containerd/errdefs"
 )
 
@@ -90,6 +91,7 @@ func (p *Process) do(ctx context.Context, op Operation, admit func() error, body
 }
 
 func (p *Process) carryOut(current *call, body work) {
+	stack.Take16K()
 	event, err := p.guard(current, body)
 	current.abort(nil)
 	if err != nil && p.isExec() && current.op == OpStart {

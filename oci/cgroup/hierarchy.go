@@ -110,8 +110,9 @@ const hybrid = "unified"
 
 // stateV1 describes the group with these paths, as /proc/<pid>/cgroup names
 // them, leaving out the hierarchies that are not mounted or do not have it.
-// unified is its path in a v2 hierarchy, or empty.
-func stateV1(controllers map[string]string, unified string) (State, error) {
+// unified is its path in a v2 hierarchy, or empty. Where a process is in them, there
+// is no need to look whether they are there.
+func stateV1(controllers map[string]string, unified string, inhabited bool) (State, error) {
 	mounts, err := readV1Mounts()
 	if err != nil {
 		return State{}, err
@@ -123,8 +124,8 @@ func stateV1(controllers map[string]string, unified string) (State, error) {
 			continue
 		}
 		name = strings.TrimPrefix(name, "name=")
-		path = belowTop(top, path)
-		if !exists(filepath.Join(s.Root, name, path)) {
+		path, below := belowTop(top, path)
+		if !(inhabited && below) && !exists(filepath.Join(s.Root, name, path)) {
 			continue
 		}
 		s.Paths[name] = path
@@ -155,7 +156,7 @@ func stateOf(process string) (State, error) {
 	if cgroups.Mode() == cgroups.Unified {
 		return stateV2(unifiedMount, unified)
 	}
-	return stateV1(controllers, unified)
+	return stateV1(controllers, unified, true)
 }
 
 // leaveOut drops the hierarchies in which the group is that of this process, too,
@@ -195,20 +196,21 @@ func find(path string) (*Group, error) {
 	for name, top := range mounts.tops {
 		paths[name] = filepath.Join(top, path)
 	}
-	s, err := stateV1(paths, path)
+	s, err := stateV1(paths, path, false)
 	if err != nil {
 		return nil, err
 	}
 	return open(s)
 }
 
-// belowTop is the path of a cgroup as seen below a mount of the cgroup top.
-func belowTop(top, path string) string {
+// belowTop is the path of a cgroup as seen below a mount of the cgroup top, if it
+// can be seen there.
+func belowTop(top, path string) (seen string, below bool) {
 	rel, err := filepath.Rel(top, path)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-		return filepath.Join("/", path)
+		return filepath.Join("/", path), false
 	}
-	return filepath.Join("/", rel)
+	return filepath.Join("/", rel), true
 }
 
 func stateV2(root, path string) (State, error) {

@@ -3,7 +3,6 @@
 package graceperiod
 
 import (
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,28 +22,24 @@ func BeginApart() {
 // sooner: in the daemon a thread waits for the only processor until all is ready.
 func BeginLate() {}
 
-var writer = [...]byte{'0'} // who writes
+var (
+	writer = [...]byte{'0'} // who writes
+	// On our stack the child cannot handle a signal.
+	all uint64 = 1<<64 - 1
+)
 
 // child makes a child that writes to a file and ends. It holds nothing open for
 // whose end somebody may wait, and has our memory: a copy would cost `start` an
 // eighth of all it does.
 func child(fd int) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// On our stack it cannot handle a signal.
-	var all, before unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
-		return
-	}
-	clone(uintptr(fd), uintptr(unsafe.Pointer(&writer)))
-	unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	var before uint64
+	clone(uintptr(fd), uintptr(unsafe.Pointer(&writer)), &all, &before)
 }
 
-// clone returns in the caller alone: the child goes from system call to system
-// call and touches neither its stack nor anything else in memory.
+// clone blocks the signals of all while it makes the child, which goes from system
+// call to system call and touches neither its stack nor anything else in memory. It
+// returns in the caller alone. It is one function, which a thread does not leave in
+// between: to tie a goroutine to its thread makes Go start another one.
 //
 //go:noescape
-func clone(fd, b uintptr) (pid int)
+func clone(fd, b uintptr, all, before *uint64) (pid int)

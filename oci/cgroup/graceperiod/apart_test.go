@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -51,6 +52,29 @@ func TestBeginApartDoesNotWaitAndLeavesTheProcessWhereItIs(t *testing.T) {
 	}
 	if after := groups(t); after != before {
 		t.Errorf("the process was in\n%sand is in\n%s", before, after)
+	}
+}
+
+// The thread that makes the child handles no signal meanwhile.
+func TestBeginApartLeavesTheSignalsOfItsThread(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	mask := func() (set unix.Sigset_t) {
+		if err := unix.PthreadSigmask(unix.SIG_SETMASK, nil, &set); err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	some := unix.Sigset_t{}
+	some.Val[0] = 1 << (unix.SIGUSR2 - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &some, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_UNBLOCK, &some, nil)
+	before := mask()
+	begunApart(t)
+	if after := mask(); after != before {
+		t.Errorf("blocked are %x, and before %x", after.Val, before.Val)
 	}
 }
 

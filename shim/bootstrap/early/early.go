@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/cleatrun/cleat/oci/cgroup/graceperiod"
+	"github.com/cleatrun/cleat/oci/stack"
 	"github.com/cleatrun/cleat/shim/bootstrap"
 	"github.com/cleatrun/cleat/shim/upgrade/arrival"
 )
@@ -29,14 +30,17 @@ func init() {
 	var done bool
 	switch call.Action {
 	case bootstrap.Serve:
+		stack.Take16K()
 		if !arrival.Begin() { // a program that takes over has no time to lose
 			graceperiod.BeginLate() // for the container that is to be created
 		}
 		return
 	case bootstrap.Start:
 		graceperiod.BeginApart() // before anything else: it takes longest
+		stack.Take32K()
 		done, err = start(call)
 	case bootstrap.Delete:
+		stack.Take8K()
 		done, err = call.DeleteFinished(bootstrap.Stdout)
 	default:
 		return
