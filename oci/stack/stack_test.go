@@ -2,6 +2,7 @@ package stack
 
 import (
 	"runtime"
+	"sync"
 	"testing"
 )
 
@@ -28,13 +29,15 @@ func TestStackIsTaken(t *testing.T) {
 			runtime.GC() // gives back what those before had
 			before := inUse()
 			taken, end := make(chan struct{}), make(chan struct{})
+			var all sync.WaitGroup
+			defer all.Wait()
 			defer close(end)
 			for range goroutines {
-				go func() {
+				all.Go(func() {
 					c.take()
 					taken <- struct{}{}
 					<-end
-				}()
+				})
 			}
 			for range goroutines {
 				<-taken

@@ -36,8 +36,8 @@ func init() {
 		}
 		return
 	case bootstrap.Start:
-		graceperiod.BeginApart() // before anything else: it takes longest
 		stack.Take32K()
+		graceperiod.BeginApart() // before anything else: it takes longest
 		done, err = start(call)
 	case bootstrap.Delete:
 		stack.Take8K()
