@@ -39,8 +39,10 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 	p := c.init
 	c.mu.Lock()
 	owned, streams := p.child, p.streams
+	// The kernel lets go of the init process of a PID namespace when it is the last.
+	empty := c.ownPIDNamespace && p.state.State == Stopped && c.execsRunning == 0
 	c.mu.Unlock()
-	if owned != nil {
+	if owned != nil && !empty {
 		owned.Signal(killSignal) // created, not started; one that has ended does not mind
 		c.letDie()
 		if err := p.awaitEnd(ctx); err != nil {

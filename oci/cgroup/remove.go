@@ -64,6 +64,11 @@ func (g *Group) Remove(limit time.Duration) error {
 }
 
 func removeDirs(dir string, deadline time.Time) error {
+	// As a rule the OCI runtime has removed it, and to ask is quicker than to open.
+	var st unix.Stat_t
+	if isGone(unix.Lstat(dir, &st)) {
+		return nil
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return ignoreGone(err)
