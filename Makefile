@@ -59,18 +59,21 @@ demo:
 test: V2_FLAGS ?= -short
 test: test-unit test-integration test-v2
 
+# Most of a test is waiting, here as below.
 test-unit: setup
-	go test -race -count 1 -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
+	go test -race -count 1 -p 4 -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
 
 # In the folder and without a package list, go test shows what the tests write
-# while they run.
+# while they run. More of them run at a time than there are processors, and what
+# takes longest begins first.
 test-integration: setup
-	cd integration && go test -count 1 -timeout $(INTEGRATION_TIME)
-	cd integration && go test -count 1 -timeout $(UNIT_TIME) ./demo ./conformance/... ./chaos/... ./cri ./rootless ./nerdctl ./docker ./compatibility/... ./bench
+	cd integration && go test -count 1 -parallel 5 -timeout $(INTEGRATION_TIME)
+	cd integration && go test -count 1 -parallel 4 -timeout $(UNIT_TIME) ./docker ./bench ./chaos/... ./cri ./demo ./compatibility/... ./conformance/... ./nerdctl ./rootless
 	cd integration/bench/plot && go test -count 1 .
 
-# The same tests in virtual machines that have what this one may lack. All of
-# them, if asked for by name; as a part of test those that the machine matters for.
+# The same tests in virtual machines that have what this one may lack. As a part of
+# test, what is done many times is done fewer times, and what needs a kernel to be
+# built, chaos and most tests of single packages are left out.
 test-v2: setup
 	cd integration/vm && go test -count 1 $(V2_FLAGS) -timeout $(V2_TIME)
 

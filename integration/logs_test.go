@@ -21,9 +21,11 @@ import (
 	"github.com/cleatrun/cleat/integration/daemon"
 )
 
-// much is how many MB the containers write, little how many through a terminal,
-// which takes each byte by itself.
-const much, little = 100, 2
+// much is how many MB the containers write.
+func much() int { return fewer(100) }
+
+// little is how many they write through a terminal, which takes each byte by itself.
+const little = 2
 
 // writes is a command that writes so many MB, in lines of 10 bytes, and ends
 // with status 5.
@@ -82,7 +84,7 @@ func TestOutputThatNobodyReadsIsSpilledAndComes(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
 	for _, terminal := range []bool{false, true} {
-		megabytes, end := much, "\n"
+		megabytes, end := much(), "\n"
 		if terminal {
 			megabytes, end = little, "\r\n"
 		}
@@ -104,7 +106,7 @@ func TestOutputThatNobodyReadsIsSpilledAndComes(t *testing.T) {
 func TestOutputThatNobodyReadsIsDroppedAndCounted(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
-	b, client := unread(t, d, "drop", much, false, logsPolicy("drop", "1m"))
+	b, client := unread(t, d, "drop", much(), false, logsPolicy("drop", "1m"))
 	came, dropped := 0, 0
 	for lines := bufio.NewScanner(client); lines.Scan(); {
 		var bytes, gone int
@@ -117,8 +119,8 @@ func TestOutputThatNobodyReadsIsDroppedAndCounted(t *testing.T) {
 			t.Fatalf("line %q", lines.Text())
 		}
 	}
-	if came+dropped != much*100_000 || came > 200_000 {
-		t.Errorf("%d lines came and %d were dropped of %d", came, dropped, much*100_000)
+	if came+dropped != much()*100_000 || came > 200_000 {
+		t.Errorf("%d lines came and %d were dropped of %d", came, dropped, much()*100_000)
 	}
 	b.delete()
 	nothingLeftOf(t, d, b.ID())
@@ -129,7 +131,7 @@ func TestOutputThatNobodyReadsIsDroppedAndCounted(t *testing.T) {
 func TestSpilledOutputThatNobodyWantsHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	d := sharedDaemon(t)
-	b, client := unread(t, d, "unwanted", much, false, logsPolicy("spill", "256m"))
+	b, client := unread(t, d, "unwanted", much(), false, logsPolicy("spill", "256m"))
 	client.Close()
 	b.delete()
 	nothingLeftOf(t, d, b.ID())

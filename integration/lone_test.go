@@ -59,9 +59,21 @@ func within(t *testing.T, limit time.Duration) context.Context {
 	return ctx
 }
 
+// fewer is n, or a quarter of it in the short form, which is for machines on which
+// everything takes ten times as long.
+func fewer(n int) int {
+	if testing.Short() {
+		return max(n/4, 1)
+	}
+	return n
+}
+
 // rounds counts up to n, to provoke what happens once in a while. On a slow
 // machine it stops when budget is used up, but not before the third.
 func rounds(t *testing.T, n int, budget time.Duration) iter.Seq[int] {
+	if testing.Short() {
+		budget /= 4
+	}
 	return func(yield func(int) bool) {
 		began := time.Now()
 		for i := range n {

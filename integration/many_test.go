@@ -26,8 +26,9 @@ import (
 // when the container ends. All codes must be right, all events there, once, in
 // order, and nothing left.
 func TestManyContainersAtATime(t *testing.T) {
-	const containers, atATime = 200, 8
+	const atATime = 8
 	const budget = time.Minute // five times what a small machine takes
+	containers := fewer(200)
 	d := sharedDaemon(t)
 	ctx := d.Context(bounded(t))
 	seed := rand.Uint64()

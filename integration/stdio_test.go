@@ -28,7 +28,7 @@ func TestLargeOutputIsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The image's busybox is the content, as often as it takes.
-	times := 1 + (6<<20)/len(program)
+	times := 1 + fewer(6<<20)/len(program)
 	want := fmt.Sprintf("%x", sha256.Sum256(bytes.Repeat(program, times)))
 	command := []string{"sh", "-c", fmt.Sprintf("f=`yes /bin/busybox | head -n %d`; cat $f & cat $f >&2; wait", times)}
 
@@ -205,7 +205,7 @@ func TestLargeTerminalOutputIsComplete(t *testing.T) {
 	d := sharedDaemon(t)
 	want := strings.ReplaceAll(numbers(20000), "\n", "\r\n")
 	command := []string{"seq", "1", "20000"}
-	for i := range 3 {
+	for i := range fewer(3) {
 		var out bytes.Buffer
 		b := newBox(t, d, fmt.Sprint("terminal-", i), command, oci.WithTTY)
 		b.start(b.streams(nil, &out, nil, cio.WithTerminal))
@@ -215,7 +215,7 @@ func TestLargeTerminalOutputIsComplete(t *testing.T) {
 		nothingLeftOf(t, d, b.ID())
 	}
 	b := newBox(t, d, "terminal-exec", forever).start(nil)
-	for i := range 5 {
+	for i := range fewer(5) {
 		var out bytes.Buffer
 		id := fmt.Sprint("exec-", i)
 		spec, err := b.Spec(b.ctx)

@@ -181,15 +181,4 @@ func instruct(j *job.Job, tests, pattern string, limit time.Time) {
 		fmt.Sprintf("-test.timeout=%s", patience.Round(time.Second)),
 		fmt.Sprintf("-test.short=%t", testing.Short()), "-test.parallel=4", // most of a test is waiting
 	}
-	if testing.Short() {
-		j.Command = append(j.Command, "-test.skip="+same)
-	}
 }
-
-// same selects what -short leaves out: tests of what the shim itself refuses,
-// keeps, counts or is short of, a hundred times or by the megabyte, which takes
-// long in a machine without kvm and has nothing to do with its cgroups.
-const same = "^Test(Config|SpecsThatAreNone|StandardIOThatIsNone|OCIRuntimesThat|InfoOfRuntimesThatFail|OutputThatNobodyReads|" +
-	"SpilledOutput|LogFilesAreRotated|GroupNamespaceUnderStress|CreateTakesOptions|ManyContainersAtATime|NothingGrowsWith|" +
-	"ExecStormWhile|FailingProbes|ShimKilledInACall|ShimWithout(Descriptors|Memory)|ExitsAreRightWhere|Trap15|RunWithCNI|" +
-	"Operator(UpgradesShims|SeesShims|IsTold|OnAHost|Reaches))"
