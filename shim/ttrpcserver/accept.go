@@ -22,17 +22,22 @@ const (
 
 // Serve accepts connections until Close, when it returns ErrClosed, or until
 // the listener fails for good. It closes the listener in the end. Whether
-// closing removes the socket's file is the listener's setting; its deadline is
-// the server's. Peers of another user than the process's effective one are
-// refused. Several listeners may be served at once.
+// closing removes the socket's file is the listener's setting. Peers of another
+// user than the process's effective one are refused. Several listeners may be
+// served at once.
 func (s *Server) Serve(l *net.UnixListener) error {
 	defer l.Close()
+	waiting, err := duplicate(l)
+	if err != nil {
+		return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+	}
+	defer waiting.Close()
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	s.listeners[l] = struct{}{}
+	s.listeners[l] = waiting
 	s.accepting++
 	s.ends.Add(1)
 	s.mu.Unlock()
@@ -47,7 +52,7 @@ func (s *Server) Serve(l *net.UnixListener) error {
 
 	var pause time.Duration
 	for {
-		sock, err := l.AcceptUnix()
+		fd, err := accept(waiting)
 		if err != nil {
 			select {
 			case <-s.closed:
@@ -55,7 +60,7 @@ func (s *Server) Serve(l *net.UnixListener) error {
 			default:
 			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				s.heldUp(l) // by HoldAll
+				s.heldUp(waiting) // by HoldAll
 				continue
 			}
 			if !passing(err) {
@@ -74,11 +79,12 @@ func (s *Server) Serve(l *net.UnixListener) error {
 			s.options.Log("accepting on %s again", l.Addr())
 			pause = 0
 		}
-		if err = s.check(sock); err == nil {
-			err = s.connect(sock)
+		if err = s.check(fd); err != nil {
+			unix.Close(fd)
+		} else {
+			err = s.connect(fd)
 		}
 		if err != nil {
-			sock.Close()
 			if errors.Is(err, ErrClosed) {
 				return ErrClosed
 			}
@@ -115,17 +121,9 @@ func passing(err error) bool {
 
 // check refuses a peer that was not of this process's effective user when it
 // connected (unix(7), SO_PEERCRED).
-func (s *Server) check(sock *net.UnixConn) error {
-	raw, err := sock.SyscallConn()
+func (s *Server) check(fd int) error {
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return err
-	}
-	var peer *unix.Ucred
-	var peerErr error
-	err = raw.Control(func(fd uintptr) {
-		peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(err, peerErr); err != nil {
 		return fmt.Errorf("credentials of the peer: %w", err)
 	}
 	if peer.Uid != s.uid {

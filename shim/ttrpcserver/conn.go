@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
-	"syscall"
 
 	"github.com/cleatrun/cleat/oci/ready"
 	"golang.org/x/sys/unix"
@@ -37,8 +37,7 @@ var (
 type conn struct {
 	server *Server
 	number uint64
-	sock   *net.UnixConn
-	raw    syscall.RawConn
+	sock   socket
 	ctx    context.Context // ends when the connection is dropped
 	cancel context.CancelFunc
 
@@ -51,6 +50,7 @@ type conn struct {
 
 	// Guarded by server.mu.
 	watch   *ready.Watch
+	slow    *os.File // what write waits on, while it does
 	dropped bool
 	told    bool    // that there may be more to be read, since serve has begun to read
 	reading bool    // a goroutine is in serve
@@ -60,27 +60,23 @@ type conn struct {
 	queue   answers // those that have not left
 }
 
-func (s *Server) newConn(sock *net.UnixConn) (*conn, error) {
-	raw, err := sock.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	c := &conn{server: s, sock: sock, raw: raw}
+// newConn is that of a non-blocking socket, which is the connection's from now on.
+func (s *Server) newConn(fd int) *conn {
+	c := &conn{server: s, sock: socket{fd: fd}}
 	c.in.reset()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	return c, nil
+	return c
 }
 
-// connect takes a connection into the server and begins to read it.
-func (s *Server) connect(sock *net.UnixConn) error {
-	c, err := s.newConn(sock)
-	if err != nil {
-		return err
-	}
+// connect takes a connection into the server and begins to read it. When it fails
+// the socket is closed.
+func (s *Server) connect(fd int) error {
+	c := s.newConn(fd)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		c.cancel()
+		c.sock.Close()
 		return ErrClosed
 	}
 	s.accepted++
@@ -94,7 +90,7 @@ func (s *Server) connect(sock *net.UnixConn) error {
 
 // await has the connection served whenever there is something to be read.
 func (c *conn) await() {
-	watch, err := ready.On(c.sock, unix.EPOLLIN|unix.EPOLLRDHUP, c.readable)
+	watch, err := ready.On(&c.sock, unix.EPOLLIN|unix.EPOLLRDHUP, c.readable)
 	if err != nil {
 		c.drop(fmt.Errorf("wait for requests: %w", err))
 		return
@@ -203,7 +199,7 @@ func (c *conn) fill() error {
 	}
 	n := 0
 	var failed error
-	if err := c.raw.Control(func(fd uintptr) { n, failed = readNow(fd, into) }); err != nil {
+	if err := c.sock.Control(func(fd uintptr) { n, failed = readNow(fd, into) }); err != nil {
 		return err
 	}
 	switch {
@@ -239,7 +235,7 @@ func (c *conn) drop(why error) {
 		return
 	}
 	c.dropped = true
-	watch := c.watch
+	watch, slow := c.watch, c.slow
 	delete(s.conns, c)
 	s.live -= c.open
 	s.settle()
@@ -250,6 +246,9 @@ func (c *conn) drop(why error) {
 		watch.Stop()
 	}
 	c.sock.Close()
+	if slow != nil {
+		slow.Close()
+	}
 	if !usual(why) {
 		s.options.Log("connection %d: %v", c.number, why)
 	}

@@ -357,25 +357,7 @@ func TestRunningOutOfFilesIsWaitedOut(t *testing.T) {
 	}
 	file := os.NewFile(uintptr(fd), "client")
 	defer file.Close()
-	free, err := unix.Dup(fd) // the lowest free number
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(free)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	restore := sync.OnceFunc(func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			t.Error(err)
-		}
-	})
-	defer restore()
-
+	restore := useUpFiles(t)
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		t.Fatal(err)
 	}
@@ -413,6 +395,48 @@ func TestRunningOutOfFilesIsWaitedOut(t *testing.T) {
 	if lines := log.all(); len(lines) != 2 || !strings.HasSuffix(lines[1], "again") {
 		t.Errorf("logged %q", lines)
 	}
+}
+
+// useUpFiles leaves no descriptor until it is undone.
+func useUpFiles(t *testing.T) (undo func()) {
+	t.Helper()
+	free, err := unix.Dup(0) // the lowest free number
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	undo = sync.OnceFunc(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(undo)
+	return undo
+}
+
+// An answer that waits for room needs a descriptor, and comes without.
+func TestAnswerWaitsForRoomWithoutADescriptor(t *testing.T) {
+	s, path := start(t, Options{Log: t.Logf}, nil)
+	w := dial(t, path)
+	text := strings.Repeat("x", 3<<20)
+	w.send(requestOf(1, "Echo", "small"))
+	w.expect(1, codes.OK, "small")
+	defer useUpFiles(t)()
+	w.send(requestOf(3, "Echo", text))
+	waits := func() bool { open := s.Open(); return len(open) == 1 && open[0].Answered }
+	eventually(t, "the answer waits", waits)
+	w.expect(3, codes.OK, text)
+	w.send(requestOf(5, "Echo", text))
+	eventually(t, "the next one waits", waits)
+	w.Close() // who waits is gone
+	expectNothingOpen(t, s)
 }
 
 func TestListenerThatFailsEndsServing(t *testing.T) {

@@ -7,7 +7,6 @@ package ttrpcserver
 import (
 	"context"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/cleatrun/cleat/oci/handover"
@@ -81,7 +80,7 @@ func (s *Server) state(files *handover.Files) State {
 	state := State{Accepted: s.accepted, Answered: s.answered}
 	places := make(map[*conn]int, len(s.conns))
 	for c := range s.conns {
-		connection := Connection{Number: c.number, Socket: files.Add(fmt.Sprintf("connection/%d", c.number), c.sock)}
+		connection := Connection{Number: c.number, Socket: files.Add(fmt.Sprintf("connection/%d", c.number), &c.sock)}
 		if connection.Socket == "" {
 			continue // it is being dropped
 		}
@@ -120,22 +119,11 @@ func (s *Server) Restore(state State, files *handover.Inherited) error {
 }
 
 func (s *Server) restore(connection Connection, files *handover.Inherited) error {
-	file, err := files.TakeCopied(connection.Socket)
+	fd, err := files.TakeNumber(connection.Socket)
 	if err != nil {
 		return err
 	}
-	copied, err := net.FileConn(file)
-	if err != nil {
-		return err
-	}
-	sock, ok := copied.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("its socket is a %T", copied)
-	}
-	c, err := s.newConn(sock)
-	if err != nil {
-		return err
-	}
+	c := s.newConn(fd)
 	c.number, c.last = connection.Number, connection.Last
 	for rest := connection.Frame; len(rest) > 0; {
 		n := c.in.take(rest)

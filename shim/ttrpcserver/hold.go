@@ -7,7 +7,7 @@ package ttrpcserver
 import (
 	"context"
 	"fmt"
-	"net"
+	"os"
 	"time"
 )
 
@@ -63,8 +63,8 @@ func (s *Server) HoldAll(ctx context.Context) error {
 	s.hold = holdAll
 	s.paid.Broadcast()
 	past := time.Unix(1, 0)
-	for l := range s.listeners {
-		l.SetDeadline(past)
+	for _, waiting := range s.listeners {
+		waiting.SetReadDeadline(past)
 	}
 	if !s.await(ctx, func() bool {
 		return s.running[Fast]+s.running[Slow]+s.accepting == 0 && !s.any(func(c *conn) bool { return c.reading })
@@ -77,11 +77,8 @@ func (s *Server) HoldAll(ctx context.Context) error {
 // holdAnswers stops writing. Answers that come are kept. Called with mu held.
 func (s *Server) holdAnswers(ctx context.Context) error {
 	s.hold = holdAnswers
-	past := time.Unix(1, 0)
 	for c := range s.conns {
-		if c.writing {
-			c.sock.SetWriteDeadline(past)
-		}
+		c.interrupt()
 	}
 	if !s.await(ctx, func() bool { return !s.any(func(c *conn) bool { return c.writing }) }) {
 		return fmt.Errorf("answers do not stop: %w", context.Cause(ctx))
@@ -97,7 +94,6 @@ func (s *Server) Release() {
 	s.hold = holdNothing
 	var begin, write, read []func()
 	for c := range s.conns {
-		c.sock.SetDeadline(time.Time{})
 		if c.queue.first != nil && !c.writing {
 			c.writing = true
 			write = append(write, c.write)
@@ -147,7 +143,7 @@ func (st *stream) begin() {
 }
 
 // heldUp is where an accept loop waits while it is held up.
-func (s *Server) heldUp(l *net.UnixListener) {
+func (s *Server) heldUp(waiting *os.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accepting--
@@ -156,7 +152,7 @@ func (s *Server) heldUp(l *net.UnixListener) {
 		s.still.Wait()
 	}
 	s.accepting++
-	l.SetDeadline(time.Time{})
+	waiting.SetReadDeadline(time.Time{})
 }
 
 // await waits with mu, which is held, until holds is true, or ctx ends.

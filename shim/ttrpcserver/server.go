@@ -19,16 +19,17 @@
 // to be handed to another process image with requests in flight.
 //
 // This file has the server, its services and its end; accept.go how a
-// connection comes in, conn.go how it is read and ends, dispatch.go what a
-// frame leads to, table.go the table and the answers, frame.go the bytes,
-// hold.go how all of it is stopped for a moment, handover.go how it gets to
-// another process image.
+// connection comes in, socket.go its socket, conn.go how it is read and ends,
+// dispatch.go what a frame leads to, table.go the table and the answers, frame.go
+// the bytes, hold.go how all of it is stopped for a moment, handover.go how it gets
+// to another process image.
 package ttrpcserver
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -90,16 +91,16 @@ type Server struct {
 	mu        sync.Mutex
 	closing   bool
 	hold      hold
-	listeners map[*net.UnixListener]struct{}
-	conns     map[*conn]struct{} // those not dropped
-	accepted  uint64             // connections, ever
-	answered  uint64             // requests, ever
-	open      streamList         // the table: every stream not answered, by arrival
-	live      int                // how many of those have a connection
-	paid      sync.Cond          // a connection's debt of answers is small again
-	running   [paces]int         // handlers
-	accepting int                // accept loops that are not held up
-	still     sync.Cond          // running, accepting, or a conn's reading or writing is less
+	listeners map[*net.UnixListener]*os.File // what is waited on
+	conns     map[*conn]struct{}             // those not dropped
+	accepted  uint64                         // connections, ever
+	answered  uint64                         // requests, ever
+	open      streamList                     // the table: every stream not answered, by arrival
+	live      int                            // how many of those have a connection
+	paid      sync.Cond                      // a connection's debt of answers is small again
+	running   [paces]int                     // handlers
+	accepting int                            // accept loops that are not held up
+	still     sync.Cond                      // running, accepting, or a conn's reading or writing is less
 }
 
 // Request is one request that has not been answered, for inspection.
@@ -148,7 +149,7 @@ func New(o Options) *Server {
 		closed:    make(chan struct{}),
 		quiet:     make(chan struct{}),
 		parted:    make(chan struct{}),
-		listeners: make(map[*net.UnixListener]struct{}),
+		listeners: make(map[*net.UnixListener]*os.File),
 		conns:     make(map[*conn]struct{}),
 	}
 	s.paid.L, s.still.L = &s.mu, &s.mu
@@ -190,13 +191,11 @@ func (s *Server) Close(ctx context.Context) error {
 		s.settle()
 		s.still.Broadcast()
 	}
-	listeners := make([]*net.UnixListener, 0, len(s.listeners))
-	for l := range s.listeners {
-		listeners = append(listeners, l)
-	}
+	listeners := maps.Clone(s.listeners)
 	s.mu.Unlock()
-	for _, l := range listeners {
+	for l, waiting := range listeners {
 		l.Close()
+		waiting.Close()
 	}
 
 	var err error

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A connection whose peer does not read its answers is itself not read any
@@ -189,21 +187,6 @@ func (st *stream) finish(answer []byte) {
 	c.writing = true
 	s.mu.Unlock()
 	c.write()
-}
-
-// send writes all, and waits for room where there is none, until the socket's
-// deadline.
-func (c *conn) send(b []byte) (int, error) {
-	n := 0
-	var failed error
-	if err := c.raw.Control(func(fd uintptr) { n, failed = sendNow(fd, b) }); err != nil {
-		return 0, err
-	}
-	if n == len(b) || failed != nil && failed != unix.EAGAIN {
-		return n, failed
-	}
-	more, err := c.sock.Write(b[n:])
-	return n + more, err
 }
 
 // write writes the answers that are queued, each with one write(2) where the
