@@ -11,7 +11,7 @@ import (
 
 // maxSize of the stripped binary. Every shim of a host shares its pages, but a
 // library that comes in unnoticed shows here first.
-const maxSize = 5_450_000
+const maxSize = 5_460_000
 
 // What the daemon imports is paid for in every shim, as long as it lives
 // (docs/performance.md). A package that is to come in belongs into imports.txt, after
