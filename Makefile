@@ -59,13 +59,13 @@ demo:
 test: V2_FLAGS ?= -short
 test: test-unit test-integration test-v2
 
-# Most of a test is waiting, here as below.
+# Most of a test is waiting, so more packages, or below more tests of one, run at a
+# time than there are processors.
 test-unit: setup
 	go test -race -count 1 -p 4 -tags '$(TAGS)' -timeout $(UNIT_TIME) ./...
 
 # In the folder and without a package list, go test shows what the tests write
-# while they run. More of them run at a time than there are processors, and what
-# takes longest begins first.
+# while they run. Of packages, those that take longest begin first.
 test-integration: setup
 	cd integration && go test -count 1 -parallel 5 -timeout $(INTEGRATION_TIME)
 	cd integration && go test -count 1 -parallel 4 -timeout $(UNIT_TIME) ./docker ./bench ./chaos/... ./cri ./demo ./compatibility/... ./conformance/... ./nerdctl ./rootless

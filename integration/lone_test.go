@@ -69,7 +69,8 @@ func fewer(n int) int {
 }
 
 // rounds counts up to n, to provoke what happens once in a while. On a slow
-// machine it stops when budget is used up, but not before the third.
+// machine it stops when budget, in the short form a quarter of it, is used up, but
+// not before the third.
 func rounds(t *testing.T, n int, budget time.Duration) iter.Seq[int] {
 	if testing.Short() {
 		budget /= 4

@@ -39,7 +39,7 @@ func (c *Container) delete(ctx context.Context) (*Event, error) {
 	p := c.init
 	c.mu.Lock()
 	owned, streams := p.child, p.streams
-	// The kernel lets go of the init process of a PID namespace when it is the last.
+	// The init process of a PID namespace ends as the last of it (pid_namespaces(7)).
 	empty := c.ownPIDNamespace && p.state.State == Stopped && c.execsRunning == 0
 	c.mu.Unlock()
 	if owned != nil && !empty {

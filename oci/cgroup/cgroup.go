@@ -95,9 +95,7 @@ func Load(pid int) (*Group, error) {
 		return nil, fmt.Errorf("load cgroup of pid %d: no such process: %w", pid, errdefs.ErrNotFound)
 	}
 	if err == nil && s.Mode == V1 {
-		var ours State
-		ours, err = stateOf("self")
-		s.leaveOut(ours)
+		err = s.leaveOutOurs()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load cgroup of pid %d: %w", pid, err)

@@ -108,34 +108,31 @@ func (m *v1Mounts) add(line string) {
 // make a group in it too.
 const hybrid = "unified"
 
-// stateV1 describes the group with these paths, as /proc/<pid>/cgroup names
-// them, leaving out the hierarchies that are not mounted or do not have it.
-// unified is its path in a v2 hierarchy, or empty. Where a process is in them, there
-// is no need to look whether they are there.
-func stateV1(controllers map[string]string, unified string, inhabited bool) (State, error) {
+// seen are these paths, as /proc/<pid>/cgroup names them, below the mounts of this
+// mount namespace, by the names of directories. unified is the path in a v2
+// hierarchy, or empty.
+func (m v1Mounts) seen(controllers map[string]string, unified string) map[string]string {
+	paths := make(map[string]string, len(controllers)+1)
+	for name, path := range controllers {
+		if top, ok := m.tops[name]; ok {
+			paths[strings.TrimPrefix(name, "name=")] = belowTop(top, path)
+		}
+	}
+	if unified != "" {
+		paths[hybrid] = filepath.Join("/", strings.TrimSuffix(unified, " (deleted)"))
+	}
+	return paths
+}
+
+// stateV1 describes the group with these paths, leaving out the hierarchies that are
+// not mounted or do not have it.
+func stateV1(controllers map[string]string, unified string) (State, error) {
 	mounts, err := readV1Mounts()
 	if err != nil {
 		return State{}, err
 	}
-	s := State{Mode: V1, Root: mounts.root, Paths: make(map[string]string, len(controllers))}
-	for name, path := range controllers {
-		top, ok := mounts.tops[name]
-		if !ok {
-			continue
-		}
-		name = strings.TrimPrefix(name, "name=")
-		path, below := belowTop(top, path)
-		if !(inhabited && below) && !exists(filepath.Join(s.Root, name, path)) {
-			continue
-		}
-		s.Paths[name] = path
-	}
-	if unified != "" {
-		path := filepath.Join("/", strings.TrimSuffix(unified, " (deleted)"))
-		if exists(filepath.Join(s.Root, hybrid, path)) {
-			s.Paths[hybrid] = path
-		}
-	}
+	s := State{Mode: V1, Root: mounts.root, Paths: mounts.seen(controllers, unified)}
+	maps.DeleteFunc(s.Paths, func(name, path string) bool { return !exists(filepath.Join(s.Root, name, path)) })
 	if len(s.Paths) == 0 {
 		return State{}, fmt.Errorf("no directory of it in any hierarchy below %s: %w", s.Root, errdefs.ErrNotFound)
 	}
@@ -156,22 +153,32 @@ func stateOf(process string) (State, error) {
 	if cgroups.Mode() == cgroups.Unified {
 		return stateV2(unifiedMount, unified)
 	}
-	return stateV1(controllers, unified, true)
+	return stateV1(controllers, unified)
 }
 
-// leaveOut drops the hierarchies in which the group is that of this process, too,
+// leaveOutOurs drops the hierarchies in which the group is that of this process, too,
 // unless it is so in all of them: an OCI runtime need not know every hierarchy, and
 // in one that it does not know the container stays where the shim is.
-func (s State) leaveOut(ours State) {
+func (s State) leaveOutOurs() error {
+	mounts, err := readV1Mounts()
+	if err != nil {
+		return err
+	}
+	controllers, unified, err := cgroups.ParseCgroupFileUnified("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	ours := mounts.seen(controllers, unified)
 	own := false // the container has any
 	for controller, path := range s.Paths {
-		own = own || path != "/" && path != ours.Paths[controller]
+		own = own || path != "/" && path != ours[controller]
 	}
 	if own {
 		maps.DeleteFunc(s.Paths, func(controller, path string) bool {
-			return path != "/" && path == ours.Paths[controller]
+			return path != "/" && path == ours[controller]
 		})
 	}
+	return nil
 }
 
 // find returns the group of a path that is the same in all hierarchies, as far as
@@ -196,21 +203,20 @@ func find(path string) (*Group, error) {
 	for name, top := range mounts.tops {
 		paths[name] = filepath.Join(top, path)
 	}
-	s, err := stateV1(paths, path, false)
+	s, err := stateV1(paths, path)
 	if err != nil {
 		return nil, err
 	}
 	return open(s)
 }
 
-// belowTop is the path of a cgroup as seen below a mount of the cgroup top, if it
-// can be seen there.
-func belowTop(top, path string) (seen string, below bool) {
+// belowTop is the path of a cgroup as seen below a mount of the cgroup top.
+func belowTop(top, path string) string {
 	rel, err := filepath.Rel(top, path)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-		return filepath.Join("/", path), false
+		return filepath.Join("/", path)
 	}
-	return filepath.Join("/", rel), true
+	return filepath.Join("/", rel)
 }
 
 func stateV2(root, path string) (State, error) {

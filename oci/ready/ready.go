@@ -35,6 +35,10 @@ func On(file syscall.Conn, events uint32, told func()) (*Watch, error) {
 	return all.add(file, events, told)
 }
 
+// Change makes it a watch for other events, and has them told if they are there. Of
+// one that is stopped it is an error.
+func (w *Watch) Change(events uint32) error { return all.change(w, events) }
+
 // Stop ends the watch. A call of told may be under way, or begin while Stop
 // returns, but not later: it must not be waited for with a lock that told takes.
 func (w *Watch) Stop() { all.remove(w) }
@@ -63,6 +67,15 @@ func (a *watches) add(file syscall.Conn, events uint32, told func()) (*Watch, er
 		return nil, err
 	}
 	return w, nil
+}
+
+func (a *watches) change(w *Watch, events uint32) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.keys[w.key] != w {
+		return os.ErrClosed
+	}
+	return a.control(unix.EPOLL_CTL_MOD, w, events|unix.EPOLLET)
 }
 
 func (a *watches) remove(w *Watch) {

@@ -1,6 +1,7 @@
 package ready
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -80,6 +81,34 @@ func TestNobodyIsToldAfterStop(t *testing.T) {
 	behind(t)
 	if n := told.Load(); n != 0 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// What was there before a watch was changed to it is told as well, and what is not
+// waited for any more is not.
+func TestChangedWatchIsToldOfOtherEvents(t *testing.T) {
+	f := bell(t)
+	told := make(chan struct{}, 100)
+	w := on(t, f, func() { told <- struct{}{} })
+	behind(t)
+	if len(told) > 0 {
+		t.Fatal("told, and nothing was there")
+	}
+	if err := w.Change(unix.EPOLLOUT); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "that there is room", told)
+	if err := w.Change(unix.EPOLLPRI); err != nil {
+		t.Fatal(err)
+	}
+	ring(t, f)
+	behind(t)
+	if len(told) > 0 {
+		t.Error("told of what is not waited for any more")
+	}
+	w.Stop()
+	if err := w.Change(unix.EPOLLIN); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("change of a watch that is stopped: %v", err)
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
+	"github.com/cleatrun/cleat/oci/ready"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,17 +27,13 @@ const (
 // served at once.
 func (s *Server) Serve(l *net.UnixListener) error {
 	defer l.Close()
-	waiting, err := duplicate(l)
-	if err != nil {
-		return fmt.Errorf("accept on %s: %w", l.Addr(), err)
-	}
-	defer waiting.Close()
+	arrived := make(chan struct{}, 1)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	s.listeners[l] = waiting
+	s.listeners[l] = arrived
 	s.accepting++
 	s.ends.Add(1)
 	s.mu.Unlock()
@@ -50,18 +46,37 @@ func (s *Server) Serve(l *net.UnixListener) error {
 		s.mu.Unlock()
 	}()
 
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+	}
+	var watch *ready.Watch
+	defer func() {
+		if watch != nil {
+			watch.Stop()
+		}
+	}()
 	var pause time.Duration
-	for {
-		fd, err := accept(waiting)
-		if err != nil {
+	for s.accepts() {
+		fd, err := -1, error(nil)
+		if watch == nil {
+			watch, err = ready.On(l, unix.EPOLLIN, func() { wake(arrived) })
+		}
+		if err == nil {
+			fd, err = accept(raw)
+		}
+		switch {
+		case err == unix.EAGAIN:
+			select {
+			case <-arrived:
+			case <-s.closed:
+			}
+			continue
+		case err != nil:
 			select {
 			case <-s.closed:
 				return ErrClosed
 			default:
-			}
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				s.heldUp(waiting) // by HoldAll
-				continue
 			}
 			if !passing(err) {
 				return fmt.Errorf("accept on %s: %w", l.Addr(), err)
@@ -84,13 +99,11 @@ func (s *Server) Serve(l *net.UnixListener) error {
 		} else {
 			err = s.connect(fd)
 		}
-		if err != nil {
-			if errors.Is(err, ErrClosed) {
-				return ErrClosed
-			}
+		if err != nil && !errors.Is(err, ErrClosed) {
 			s.options.Log("connection refused: %v", err)
 		}
 	}
+	return ErrClosed
 }
 
 // rest waits that long, or until the server is closed, when it returns false.
@@ -105,11 +118,11 @@ func (s *Server) rest(pause time.Duration) bool {
 	}
 }
 
-// passing tells the errors of accept(2) that are over when somebody gives
-// something back, or that concern one connection only.
+// passing tells the errors of accept(2) and epoll_ctl(2) that are over when somebody
+// gives something back, or that concern one connection only.
 func passing(err error) bool {
 	for _, errno := range []unix.Errno{
-		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM,
+		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC,
 		unix.ECONNABORTED, unix.EINTR, unix.EAGAIN, unix.EPERM, unix.EPROTO,
 	} {
 		if errors.Is(err, errno) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 
 	"github.com/cleatrun/cleat/oci/ready"
@@ -50,7 +49,7 @@ type conn struct {
 
 	// Guarded by server.mu.
 	watch   *ready.Watch
-	slow    *os.File // what write waits on, while it does
+	room    chan struct{} // what write waits on, while it does
 	dropped bool
 	told    bool    // that there may be more to be read, since serve has begun to read
 	reading bool    // a goroutine is in serve
@@ -90,7 +89,7 @@ func (s *Server) connect(fd int) error {
 
 // await has the connection served whenever there is something to be read.
 func (c *conn) await() {
-	watch, err := ready.On(&c.sock, unix.EPOLLIN|unix.EPOLLRDHUP, c.readable)
+	watch, err := ready.On(&c.sock, forRequests, c.readable)
 	if err != nil {
 		c.drop(fmt.Errorf("wait for requests: %w", err))
 		return
@@ -104,14 +103,24 @@ func (c *conn) await() {
 	}
 	c.watch = watch
 	s.mu.Unlock()
+	c.beginServing()
 }
 
-// readable is called when there is something to be read.
+// readable is called when there is something to be read, or room.
 func (c *conn) readable() {
 	s := c.server
 	s.mu.Lock()
 	c.told = true
-	begins := !c.reading && !c.dropped && s.hold < holdAll
+	wake(c.room)
+	s.mu.Unlock()
+	c.beginServing()
+}
+
+// beginServing has the connection served if there is something to be read.
+func (c *conn) beginServing() {
+	s := c.server
+	s.mu.Lock()
+	begins := c.told && c.watch != nil && !c.reading && !c.dropped && s.hold < holdAll
 	if begins {
 		c.begin()
 	}
@@ -235,7 +244,8 @@ func (c *conn) drop(why error) {
 		return
 	}
 	c.dropped = true
-	watch, slow := c.watch, c.slow
+	watch := c.watch
+	wake(c.room)
 	delete(s.conns, c)
 	s.live -= c.open
 	s.settle()
@@ -246,9 +256,6 @@ func (c *conn) drop(why error) {
 		watch.Stop()
 	}
 	c.sock.Close()
-	if slow != nil {
-		slow.Close()
-	}
 	if !usual(why) {
 		s.options.Log("connection %d: %v", c.number, why)
 	}

@@ -421,7 +421,29 @@ func useUpFiles(t *testing.T) (undo func()) {
 	return undo
 }
 
-// An answer that waits for room needs a descriptor, and comes without.
+// A shim that was upgraded where no descriptor is left serves as soon as it can.
+func TestServingBeginsWithoutADescriptor(t *testing.T) {
+	s := New(Options{Log: t.Logf})
+	s.Register(testService, handlersOf(echoMethods()))
+	path := socketPath(t)
+	l := listen(t, path)
+	undo := useUpFiles(t)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	eventually(t, "it serves", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.accepting == 1 })
+	undo()
+	if out, err := callText(patient(t), connectClient(t, path), "Echo", "there"); err != nil || out != "there" {
+		t.Errorf("echo: %q, %v", out, err)
+	}
+	if err := s.Close(patient(t)); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, ErrClosed) {
+		t.Errorf("serve: %v", err)
+	}
+}
+
+// An answer that waits for room needs no descriptor.
 func TestAnswerWaitsForRoomWithoutADescriptor(t *testing.T) {
 	s, path := start(t, Options{Log: t.Logf}, nil)
 	w := dial(t, path)

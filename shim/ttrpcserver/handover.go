@@ -136,6 +136,7 @@ func (s *Server) restore(connection Connection, files *handover.Inherited) error
 		c.in.skip = connection.Skip
 	}
 	s.conns[c] = struct{}{}
+	s.restored = append(s.restored, c)
 	for _, a := range connection.Answers {
 		st := &stream{conn: c, id: a.Stream, answer: a.Frame, sent: a.Sent, since: time.Now()}
 		s.add(st)

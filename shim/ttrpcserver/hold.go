@@ -7,7 +7,6 @@ package ttrpcserver
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -62,9 +61,8 @@ func (s *Server) HoldAll(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.hold = holdAll
 	s.paid.Broadcast()
-	past := time.Unix(1, 0)
-	for _, waiting := range s.listeners {
-		waiting.SetReadDeadline(past)
+	for _, arrived := range s.listeners {
+		wake(arrived)
 	}
 	if !s.await(ctx, func() bool {
 		return s.running[Fast]+s.running[Slow]+s.accepting == 0 && !s.any(func(c *conn) bool { return c.reading })
@@ -78,7 +76,7 @@ func (s *Server) HoldAll(ctx context.Context) error {
 func (s *Server) holdAnswers(ctx context.Context) error {
 	s.hold = holdAnswers
 	for c := range s.conns {
-		c.interrupt()
+		wake(c.room)
 	}
 	if !s.await(ctx, func() bool { return !s.any(func(c *conn) bool { return c.writing }) }) {
 		return fmt.Errorf("answers do not stop: %w", context.Cause(ctx))
@@ -90,6 +88,7 @@ func (s *Server) holdAnswers(ctx context.Context) error {
 // on: answers leave, parked calls begin, requests are read. Serve, which was
 // held up, accepts again.
 func (s *Server) Release() {
+	s.awaitRestored()
 	s.mu.Lock()
 	s.hold = holdNothing
 	var begin, write, read []func()
@@ -98,10 +97,7 @@ func (s *Server) Release() {
 			c.writing = true
 			write = append(write, c.write)
 		}
-		if c.watch == nil { // restored
-			read = append(read, c.await)
-		}
-		if !c.reading {
+		if !c.reading && c.watch != nil {
 			c.told = true // whether or not it was before it was held up
 			c.begin()
 			read = append(read, c.serve)
@@ -142,17 +138,32 @@ func (st *stream) begin() {
 	st.run(call)
 }
 
-// heldUp is where an accept loop waits while it is held up.
-func (s *Server) heldUp(waiting *os.File) {
+// awaitRestored has the connections of a restored server watched, so that who reads
+// and writes them can rely on that.
+func (s *Server) awaitRestored() {
+	s.mu.Lock()
+	restored := s.restored
+	s.restored = nil
+	s.mu.Unlock()
+	for _, c := range restored {
+		c.await()
+	}
+}
+
+// accepts is asked by an accept loop before each connection, and holds it up. It is
+// false when the server is closed.
+func (s *Server) accepts() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.accepting--
-	s.still.Broadcast()
-	for s.hold >= holdAll && !s.closing {
-		s.still.Wait()
+	if s.hold >= holdAll && !s.closing {
+		s.accepting--
+		s.still.Broadcast()
+		for s.hold >= holdAll && !s.closing {
+			s.still.Wait()
+		}
+		s.accepting++
 	}
-	s.accepting++
-	waiting.SetReadDeadline(time.Time{})
+	return !s.closing
 }
 
 // await waits with mu, which is held, until holds is true, or ctx ends.

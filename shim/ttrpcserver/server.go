@@ -14,7 +14,7 @@
 //
 // All that a server knows is in plain fields: the table, and for each
 // connection the last stream id and the bytes that are not a request yet. Reading
-// that is held up and a write that ends with a deadline leave these as they are,
+// that is held up and a write that is held up leave these as they are,
 // and serve and write, called again, go on from them. That is what a server must offer
 // to be handed to another process image with requests in flight.
 //
@@ -32,6 +32,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -91,16 +92,17 @@ type Server struct {
 	mu        sync.Mutex
 	closing   bool
 	hold      hold
-	listeners map[*net.UnixListener]*os.File // what is waited on
-	conns     map[*conn]struct{}             // those not dropped
-	accepted  uint64                         // connections, ever
-	answered  uint64                         // requests, ever
-	open      streamList                     // the table: every stream not answered, by arrival
-	live      int                            // how many of those have a connection
-	paid      sync.Cond                      // a connection's debt of answers is small again
-	running   [paces]int                     // handlers
-	accepting int                            // accept loops that are not held up
-	still     sync.Cond                      // running, accepting, or a conn's reading or writing is less
+	listeners map[*net.UnixListener]chan struct{} // what their accept loops wait on
+	conns     map[*conn]struct{}                  // those not dropped
+	restored  []*conn                             // those of conns that nobody watches before Release
+	accepted  uint64                              // connections, ever
+	answered  uint64                              // requests, ever
+	open      streamList                          // the table: every stream not answered, by arrival
+	live      int                                 // how many of those have a connection
+	paid      sync.Cond                           // a connection's debt of answers is small again
+	running   [paces]int                          // handlers
+	accepting int                                 // accept loops that are not held up
+	still     sync.Cond                           // running, accepting, or a conn's reading or writing is less
 }
 
 // Request is one request that has not been answered, for inspection.
@@ -149,7 +151,7 @@ func New(o Options) *Server {
 		closed:    make(chan struct{}),
 		quiet:     make(chan struct{}),
 		parted:    make(chan struct{}),
-		listeners: make(map[*net.UnixListener]*os.File),
+		listeners: make(map[*net.UnixListener]chan struct{}),
 		conns:     make(map[*conn]struct{}),
 	}
 	s.paid.L, s.still.L = &s.mu, &s.mu
@@ -191,11 +193,10 @@ func (s *Server) Close(ctx context.Context) error {
 		s.settle()
 		s.still.Broadcast()
 	}
-	listeners := maps.Clone(s.listeners)
+	listeners := slices.Collect(maps.Keys(s.listeners))
 	s.mu.Unlock()
-	for l, waiting := range listeners {
+	for _, l := range listeners {
 		l.Close()
-		waiting.Close()
 	}
 
 	var err error

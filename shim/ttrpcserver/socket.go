@@ -1,17 +1,15 @@
 package ttrpcserver
 
-// The socket of a connection. It is not one of package net: that would have Go's
-// netpoller tell of each answer that the peer has taken, which wakes the process for
-// nothing, and costs a kilobyte for each connection. Only a write for which there is
-// no room waits on the netpoller, by a duplicate that is there meanwhile.
+// The socket of a connection, and how an answer is written to it. It is not one of
+// package net: that would have Go's netpoller tell of each answer that the peer has
+// taken, which wakes the process for nothing, and costs a kilobyte for each
+// connection. That there is room is waited for only when there was none.
 
 import (
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,40 +46,18 @@ func (s *socket) Close() {
 	}
 }
 
-// duplicate is a file of the same non-blocking socket, on the netpoller.
-func duplicate(socket syscall.Conn) (*os.File, error) {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	fd, failed := -1, error(nil)
-	err = raw.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "socket"), nil
-}
-
-// accept waits for the next connection, until the deadline of a duplicate of the
-// listener. (Package net would want to make the connection one of its own.)
-func accept(listener *os.File) (fd int, err error) {
-	raw, err := listener.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
+// accept takes a connection that is there, or says EAGAIN.
+func accept(listener syscall.RawConn) (fd int, err error) {
 	var failed error
-	err = raw.Read(func(own uintptr) bool {
-		for {
+	err = listener.Control(func(own uintptr) {
+		for failed = unix.EINTR; failed == unix.EINTR; {
 			fd, _, failed = unix.Accept4(int(own), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			if failed != unix.EINTR {
-				return failed != unix.EAGAIN
-			}
 		}
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return -1, err
+	if err == nil {
+		err = failed
 	}
-	return fd, nil
+	return fd, err
 }
 
 // send writes all, and waits for room where there is none, until Commit or the end
@@ -94,59 +70,59 @@ func (c *conn) send(b []byte) (sent int, err error) {
 			return sent, err
 		}
 		sent += n
-		if failed != nil && failed != unix.EAGAIN {
+		if sent == len(b) || failed != nil && failed != unix.EAGAIN {
 			return sent, failed
 		}
-		if sent < len(b) {
-			n, err = c.sendSlowly(b[sent:])
-			sent += n
-		}
-		if err != nil || sent == len(b) {
+		if err := c.awaitRoom(); err != nil {
 			return sent, err
 		}
 	}
 }
 
-// sendSlowly writes all, on the netpoller. Where there is no descriptor for that it
-// waits a moment and writes nothing.
-func (c *conn) sendSlowly(b []byte) (int, error) {
-	slow, err := duplicate(&c.sock)
-	if err != nil {
-		time.Sleep(roomGap)
-	} else {
-		defer slow.Close()
-	}
-	if err := c.waits(slow); err != nil || slow == nil {
-		return 0, err
-	}
-	n, err := slow.Write(b)
-	c.server.mu.Lock()
-	c.slow = nil
-	c.server.mu.Unlock()
-	return n, err
-}
+// What a connection is watched for: requests, and room as long as it is waited for.
+const (
+	forRequests = unix.EPOLLIN | unix.EPOLLRDHUP
+	forRoom     = forRequests | unix.EPOLLOUT
+)
 
-// roomGap is how often is looked for room that nobody tells of.
-const roomGap = 10 * time.Millisecond
-
-// waits notes what a write waits on, unless it must not wait any more.
-func (c *conn) waits(slow *os.File) error {
+// awaitRoom returns when there may be room, or with what ends the wait.
+func (c *conn) awaitRoom() error {
 	s := c.server
+	room := make(chan struct{}, 1)
+	s.mu.Lock()
+	watch, err := c.watch, c.mustNotWrite()
+	if err == nil {
+		c.room = room
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err = watch.Change(forRoom); err == nil {
+		<-room
+		err = watch.Change(forRequests)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.room = nil
+	return errors.Join(c.mustNotWrite(), err)
+}
+
+// mustNotWrite tells why nothing is written any more. Called with server.mu held.
+func (c *conn) mustNotWrite() error {
 	switch {
 	case c.dropped:
 		return net.ErrClosed
-	case s.hold >= holdAnswers:
-		return os.ErrDeadlineExceeded
+	case c.server.hold >= holdAnswers:
+		return errHeld
 	}
-	c.slow = slow
 	return nil
 }
 
-// interrupt ends the wait of a write. Called with server.mu held.
-func (c *conn) interrupt() {
-	if c.slow != nil {
-		c.slow.SetWriteDeadline(time.Unix(1, 0))
+// wake wakes who waits on a channel of one place, if anybody does.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // he is woken already, or there is nobody
 	}
 }

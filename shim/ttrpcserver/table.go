@@ -7,7 +7,6 @@ package ttrpcserver
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -191,8 +190,8 @@ func (st *stream) finish(answer []byte) {
 
 // write writes the answers that are queued, each with one write(2) where the
 // socket has room for it, until none is left. The caller has set writing. On a
-// connection that is dropped they are forgotten. A write that ends with a
-// deadline leaves the rest in the queue, with how much of it has left.
+// connection that is dropped they are forgotten. A write that is held up leaves the
+// rest in the queue, with how much of it has left.
 func (c *conn) write() {
 	s := c.server
 	s.mu.Lock()
@@ -205,12 +204,12 @@ func (c *conn) write() {
 		if !c.dropped {
 			s.mu.Unlock()
 			n, err := c.send(st.answer[st.sent:])
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			if err != nil && !errors.Is(err, errHeld) {
 				c.drop(fmt.Errorf("write: %w", err))
 			}
 			s.mu.Lock()
 			st.sent += n
-			if errors.Is(err, os.ErrDeadlineExceeded) {
+			if errors.Is(err, errHeld) {
 				s.paid.Broadcast()
 				break
 			}

@@ -28,6 +28,7 @@ func init() {
 		return // main says so
 	}
 	var done bool
+	// The stacks are those that each was seen to need.
 	switch call.Action {
 	case bootstrap.Serve:
 		stack.Take16K()
