@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,10 +72,14 @@ func TestNothingGrowsWithExecsAndContainers(t *testing.T) {
 	inspect := func() (c counters) {
 		t.Helper()
 		var answer struct {
-			Counters        counters
-			Requests, Calls []any
+			Counters counters
+			Requests []struct{ Answered bool }
+			Calls    []any
 		}
-		if err := m.shim.Control(long, "Inspect", nil, &answer); err != nil || len(answer.Requests) != 1 || len(answer.Calls) != 0 {
+		err := m.shim.Control(long, "Inspect", nil, &answer)
+		// An answer is here before it is noted down there that it has left.
+		open := slices.DeleteFunc(answer.Requests, func(r struct{ Answered bool }) bool { return r.Answered })
+		if err != nil || len(open) != 1 || len(answer.Calls) != 0 {
 			t.Fatalf("inspection: %+v, %v", answer, err)
 		}
 		return answer.Counters
